@@ -48,18 +48,6 @@ class Watcher:
     transport: Any = None
 
 
-class _Transports(dict[int, Any]):
-    """The connections of an event loop, which would only keep those that it waits for: one that is lost stays open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ever: list[Any] = []
-
-    def __setitem__(self, descriptor: int, transport: Any) -> None:
-        super().__setitem__(descriptor, transport)
-        self.ever.append(transport)
-
-
 class FakeApi:
     """The server; objects are keyed by resource ("pods") and name."""
 
@@ -79,7 +67,6 @@ class FakeApi:
         self._version = itertools.count(1)
         self._changed = threading.Event()
         self._loop = asyncio.new_event_loop()
-        self._transports = self._loop._transports = _Transports()  # type: ignore[attr-defined]
         self._stop: asyncio.Event | None = None
         self._ready: Future[int] = Future()
         self._thread = threading.Thread(target=self._main, daemon=True)
@@ -107,29 +94,21 @@ class FakeApi:
         app.router.add_route("*", "/{tail:.*}", self._handle)
         runner = web.AppRunner(app, shutdown_timeout=0.01)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self._ready.set_result(runner.addresses[0][1])
+        assert runner.server is not None
+        listener = await self._loop.create_server(runner.server, "127.0.0.1", 0)
+        (socket,) = listener.sockets
+        self._ready.set_result(socket.getsockname()[1])
         await self._stop.wait()
-        await site.stop()
-        await _settle()  # connections that were accepted just before
-        self._abort_all()
+        # asyncio loses a connection, without closing it, that it has accepted just before close().
+        self._loop.remove_reader(socket.fileno())
+        await _settle()
+        listener.close()
         await runner.cleanup()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        self._abort_all()
         await _settle()
-        for transport in self._transports.ever:
-            if transport._sock is not None:
-                transport._sock.close()
-                transport._sock = None
-
-    def _abort_all(self) -> None:
-        """Cuts every connection, also one that waits, in its close(), for a client that doesn't read."""
-        for transport in self._transports.ever:
-            transport.abort()
 
     # -- what a test does --------------------------------------------------------------------------------------------
 
