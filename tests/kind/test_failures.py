@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -72,7 +69,7 @@ def test_a_value_that_cant_be_pickled_is_named(namespace: Namespace) -> None:
     ],
 )
 def test_the_reason_why_a_pod_waits_is_shown(namespace: Namespace, options: str, reason: str, tmp_path: Path) -> None:
-    """It is shown within ten seconds of Kubernetes' first warning, and Ctrl-C deletes everything."""
+    """It is shown while the pod waits, and Ctrl-C deletes everything."""
     flow = tmp_path / "waiting.py"
     flow.write_text(
         "from k8sflow import FlowSpec, step\n"
@@ -86,21 +83,11 @@ def test_the_reason_why_a_pod_waits_is_shown(namespace: Namespace, options: str,
         "    Waiting()\n"
     )
     running = namespace.start(flow, "--with", f"kubernetes:{options}")
-    came, _ = running.seen(reason, seconds=60)
-    (pod,) = namespace.objects("pods", "k8sflow.dev/flow=Waiting")
-    about = f"involvedObject.name={pod['metadata']['name']},type=Warning"
-    found = json.loads(namespace.kubectl("get", "events", f"--field-selector={about}", "-o", "json"))["items"]
+    running.seen(reason, seconds=60)
     running.interrupt()
     running.wait(60)
     assert running.code == 130
     assert namespace.objects("jobs", f"k8sflow.dev/run={running.run.partition('/')[2]}") == []
-    assert came - min(map(began, found)) < 10
-
-
-def began(event: dict[str, Any]) -> float:
-    """The time of an event, in seconds since 1970."""
-    text = event["eventTime"] or event["firstTimestamp"]
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 @pytest.mark.parametrize("indexed_from", ["100", "2"])
