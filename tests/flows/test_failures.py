@@ -79,9 +79,9 @@ def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) 
         child = subprocess.Popen(["sleep", "1000"])
         print("pids", os.getpid(), child.pid, flush=True)
         time.sleep(1000)"""
-    done, found = run(tmp_path, one_step(body, "@timeout(seconds=1, grace_seconds=0.5)"))
+    done, found = run(tmp_path, one_step(body, "@timeout(seconds=3, grace_seconds=0.5)"))
     assert done.returncode == 1
-    assert "failed (timed out): the task took longer than its timeout of 1 s" in done.stdout
+    assert "failed (timed out): the task took longer than its timeout of 3 s" in done.stdout
     pids = [int(word) for word in found["start"].task.stdout.split()[1:]]
     assert all(wait_for_death(pid) for pid in pids)
     outcome = found.run_store.read_outcome("start", "0", 0)
@@ -93,7 +93,7 @@ def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) 
 def test_a_step_within_its_time_is_not_ended(tmp_path: Path) -> None:
     """A timeout is retried like an error."""
     body = "current.retry_count or time.sleep(1000)\n        self.n = current.retry_count"
-    done, found = run(tmp_path, one_step(body, "@retry(times=1, minutes_between_retries=0)\n    @timeout(seconds=1)"))
+    done, found = run(tmp_path, one_step(body, "@retry(times=1, minutes_between_retries=0)\n    @timeout(seconds=3)"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["start"].task.data.n == 1
 
@@ -124,7 +124,7 @@ class F(FlowSpec):
         self.next(self.work, foreach="items")
     @catch(var="failed")
     @retry(times=1, minutes_between_retries=0)
-    @timeout(seconds=2)
+    @timeout(seconds=3)
     @step
     def work(self):
         self.before, self.done = "changed", True

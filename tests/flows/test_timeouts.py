@@ -17,10 +17,10 @@ HEAD = """from k8sflow import FlowSpec, catch, current, parallel_map, retry, ste
 from k8sflow.exception import MetaflowException, TimeoutException
 import asyncio, os, queue, signal, subprocess, sys, threading, time
 """
-MESSAGE = "the task took longer than its timeout of 1 s, and was ended"
+MESSAGE = "the task took longer than its timeout of 2 s, and was ended"
 
 
-def run(folder: Path, body: str, decorators: str = "@timeout(seconds=1)", module: str = "", end: str = "pass") -> Run:
+def run(folder: Path, body: str, decorators: str = "@timeout(seconds=2)", module: str = "", end: str = "pass") -> Run:
     """Run a flow whose start has a body, and return its records."""
     source = one_step(body, decorators, end=end, top=module)
     done = run_flow(write_flow(folder, source, head=HEAD), "--run-id", "r")
@@ -82,7 +82,7 @@ def test_artifacts_from_before_the_timeout_are_kept_by_catch(tmp_path: Path, mod
         finally:
             self.closed = True"""
     end = "assert self.closed and len(self.done) > 1, self.done; self.why = (self.err.type, str(self.err)[:9])"
-    found = run(tmp_path, body, "@catch(var='err')\n    @timeout(seconds=1)", module, end)
+    found = run(tmp_path, body, "@catch(var='err')\n    @timeout(seconds=2)", module, end)
     assert found.successful
     assert found.data.why == ("k8sflow.errors.TimeoutException", "Traceback")
     task = found["start"].task
@@ -120,7 +120,7 @@ STUBBORN = {
 def test_a_step_that_ignores_it_is_killed_after_the_grace_period(tmp_path: Path, body: str) -> None:
     """The outcome and the message are the same."""
     body = f"print('pid', os.getpid(), flush=True)\n        {body}"
-    found = run(tmp_path, body, "@catch(var='err')\n    @timeout(seconds=1, grace_seconds=0.5)",
+    found = run(tmp_path, body, "@catch(var='err')\n    @timeout(seconds=2, grace_seconds=0.5)",
                 end="self.why = (self.err.type, self.err.exception)")  # fmt: skip
     assert (outcome(found).outcome, outcome(found).summary) == ("timed_out", MESSAGE)
     assert found.data.why == ("k8sflow.errors.TimeoutException", MESSAGE)
@@ -134,7 +134,7 @@ def test_without_a_grace_period_the_task_is_killed_at_once(tmp_path: Path) -> No
             time.sleep(1000)
         finally:
             print("finally")"""
-    found = run(tmp_path, body, "@timeout(seconds=1, grace_seconds=0)")
+    found = run(tmp_path, body, "@timeout(seconds=2, grace_seconds=0)")
     assert (outcome(found).outcome, outcome(found).summary) == ("timed_out", MESSAGE)
     assert found["start"].task.stdout == ""
 
@@ -147,7 +147,7 @@ def test_an_exception_raised_because_of_the_timeout_is_a_timeout(tmp_path: Path)
         except Exception as error:
             raise RuntimeError("the model did not converge") from error"""
     again = "@retry(times=1, minutes_between_retries=0, on=('timed_out',))"
-    found = run(tmp_path, body, f"{again}\n    @timeout(seconds=1)")
+    found = run(tmp_path, body, f"{again}\n    @timeout(seconds=2)")
     assert found.successful
     assert (outcome(found).outcome, outcome(found).summary) == ("timed_out", MESSAGE)
     assert "the model did not converge" in outcome(found).detail
@@ -174,5 +174,5 @@ def watched(step_name, flow, inputs, attributes):
     except TimeoutException:
         flow.seen = True
 """
-    found = run(tmp_path, "time.sleep(1000)", "@watched\n    @timeout(seconds=1)", module)
+    found = run(tmp_path, "time.sleep(1000)", "@watched\n    @timeout(seconds=2)", module)
     assert found["start"].task.data.seen

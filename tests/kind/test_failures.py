@@ -109,7 +109,7 @@ def test_the_pod_of_a_failed_task_stays_to_be_looked_at(
         "    @step\n"
         "    def work(self):\n"
         "        print('here', flush=True)\n"
-        "        time.sleep(600 if self.input else 6)\n"
+        "        time.sleep(600 if self.input else 12)\n"
         "        raise ValueError('no')\n"
         "        self.next(self.join)\n"
         "    @resources(cpu=0.05, memory=150)\n"

@@ -137,7 +137,7 @@ def test_a_detached_run_survives_the_same(controller: Controller, client: Callab
 def test_the_end_of_patience_is_an_infrastructure_failure(namespace: Namespace) -> None:
     """The task runs again after a pause, at no cost to the user; the message says that it does."""
     running = namespace.start(
-        "fan.py", "--seconds", "8", "--width", "1", *KUBERNETES, K8SFLOW_STORAGE_PATIENCE_SECONDS="3"
+        "fan.py", "--seconds", "16", "--width", "1", *KUBERNETES, K8SFLOW_STORAGE_PATIENCE_SECONDS="3"
     )
     running.seen(r"\[work/0\] tick 2$")
     with bucket_away(namespace):
@@ -257,7 +257,7 @@ def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, 
 
     What the agent had not stored when it was killed is in the store all the same.
     """
-    running = namespace.start("fan.py", "--seconds", "8", *KUBERNETES)
+    running = namespace.start("fan.py", "--seconds", "20", *KUBERNETES)
     for task in ("work/0", "work/1", "work/2"):
         running.seen(rf"\[{task}\] tick 2$")
     pods = {

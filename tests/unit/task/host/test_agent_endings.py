@@ -59,13 +59,13 @@ def test_a_task_whose_time_is_over_can_clean_up(tmp_path: Path) -> None:
             @step
             def end(self): pass
     """
-    policy = StepPolicy(timeout_seconds=1, grace_seconds=60)
-    done, run_store = run_agent(tmp_path, source, "--timeout=1", "--grace=60", policies={"start": policy})
+    policy = StepPolicy(timeout_seconds=3, grace_seconds=60)
+    done, run_store = run_agent(tmp_path, source, "--timeout=3", "--grace=60", policies={"start": policy})
     assert done.returncode == 1, done.stderr
     outcome = run_store.read_outcome("start", "0", 0)
     assert outcome is not None
     assert outcome.outcome == "timed_out"
-    message = "the task took longer than its timeout of 1 s, and was ended"
+    message = "the task took longer than its timeout of 3 s, and was ended"
     assert outcome.summary == message
     assert run_store.read_log("start", "0", 0, "stdout").decode() == f"except {message}\nfinally\n"
 
