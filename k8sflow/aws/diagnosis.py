@@ -71,7 +71,7 @@ def terminated(detail: str) -> TaskResult:
 
 def bad_image(image: str, detail: str) -> TaskResult:
     """The image can't be pulled."""
-    problem = PullProblem.of(detail)
+    problem = PullProblem.of(detail, image)
     cause = "the registry can't be reached" if problem is PullProblem.UNREACHABLE else problem.value
     return failed(
         Outcome.BAD_IMAGE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from k8sflow.articles import described
 from k8sflow.errors import RunError
 
 # How many branches a foreach may open by default: more than a sane flow has, and an end for an endless generator.
@@ -88,7 +89,7 @@ def _by_index(value: Any) -> Iterator[Any]:
             yield value[index]
         except Exception as error:  # it is the user's code
             raise RunError(
-                f"a {type(value).__name__} of length {length} gave no item {index}: {type(error).__name__}: {error}",
+                f"{described(value)} of length {length} gave no item {index}: {type(error).__name__}: {error}",
                 cause="It has no __iter__, so its items are those at the indexes from 0 to its length.",
                 advice="Give it an __iter__, or set the attribute to a list of its items.",
             ) from error

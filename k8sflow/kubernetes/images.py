@@ -22,7 +22,7 @@ _FINAL = {PullProblem.ARCHITECTURE, PullProblem.NAME}
 
 def bad_image(image: str, detail: str) -> TaskResult:
     """The image can't be pulled, or its name is invalid."""
-    problem = PullProblem.of(detail)
+    problem = PullProblem.of(detail, image)
     cause, advice = problem.value, _ADVICE[problem]
     if "is not present with pull policy of never" in detail.lower():
         cause = "it isn't on the node, and the pull policy is Never"

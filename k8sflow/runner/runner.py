@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from k8sflow import config
+from k8sflow.articles import described
 from k8sflow.client import Run, Task
 from k8sflow.errors import NotFoundError, ParameterError, RunError
 from k8sflow.executors.by_name import check_local
@@ -281,4 +282,4 @@ def _plain(value: Any) -> Any:
         return list(value)
     if callable(item := getattr(value, "item", None)):  # a number of numpy
         return item()
-    raise TypeError(f"{value!r} is a {type(value).__name__}")
+    raise TypeError(f"{value!r} is {described(value)}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
+from k8sflow.articles import with_article
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
 from k8sflow.storage.objects import Buffer
@@ -260,7 +261,7 @@ def _culprit(value: object) -> str:
         try:
             _cloudpickled(part)
         except Exception:  # noqa: BLE001  any error means that this part can't be pickled
-            return f"It is its part {position}, a {type_name(part).removeprefix('builtins.')}."
+            return f"It is its part {position}, {with_article(type_name(part).removeprefix('builtins.'))}."
     return ""
 
 

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from k8sflow.articles import with_article
 from k8sflow.errors import ArtifactError
 from k8sflow.storage.encoding import Encoded, pickled, type_name
 
@@ -64,8 +65,8 @@ def check_loadable(encoded: Encoded, value: object, name: str) -> None:
     doubtful = sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
     classes = f"The class {doubtful[0]}" if len(doubtful) == 1 else f"One of the classes {', '.join(doubtful)}"
     raise ArtifactError(
-        f"the artifact {name!r}, a {type_name(value).removeprefix('builtins.')}, can be pickled, but no later step "
-        f"could load it: {type(error).__name__}: {error}",
+        f"the artifact {name!r}, {with_article(type_name(value).removeprefix('builtins.'))}, can be pickled, but no "
+        f"later step could load it: {type(error).__name__}: {error}",
         cause=f"{classes} can't be rebuilt from its pickle: Python calls it with the wrong arguments, or it reads an "
         "attribute that is not set yet.",
         advice="Give the class a __reduce__ (or __getstate__ and __setstate__), or store the data from which the "

@@ -43,9 +43,12 @@ class PullProblem(Enum):
     UNKNOWN = "see below"
 
     @staticmethod
-    def of(detail: str) -> PullProblem:
-        """The problem that a container runtime or a registry reports."""
+    def of(detail: str, image: str) -> PullProblem:
+        """The problem that a container runtime or a registry reports about an image, whatever words its name has."""
         low = detail.lower()
+        repository = re.sub(r"@.*$|:[^:/]*$", "", image.lower())
+        for name in (image.lower(), repository, re.sub(r"^[^/]*[.:][^/]*/", "", repository)):
+            low = low.replace(name, "IMAGE") if name else low
         return next(
             (problem for problem, words in _PULL_WORDS.items() if any(each in low for each in words)),
             PullProblem.UNKNOWN,

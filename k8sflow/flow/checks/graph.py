@@ -10,6 +10,8 @@ from k8sflow.flow.graph import END, START, Graph, Node
 from k8sflow.flow.problems import Location, Problem, did_you_mean
 from k8sflow.flow.spec import RESERVED_NAMES
 
+MAX_NAME_BYTES = 200  # a file name may have 255, and some files of a step have its name and more
+
 
 def check(graph: Graph, location: Location, unread: AbstractSet[str] = frozenset()) -> tuple[Graph, list[Problem]]:
     """The graph with the structure of its branches filled in, and all problems that it has.
@@ -20,7 +22,12 @@ def check(graph: Graph, location: Location, unread: AbstractSet[str] = frozenset
         unread: Steps that could not be read completely; what follows from that is not reported.
     """
     graph = _with_endpoints(graph)
-    problems = [*_endpoints(graph, location), *_names(graph), *_transitions(graph, unread), *_parallel(graph, unread)]
+    problems = [
+        *_endpoints(graph, location),
+        *_names(graph, location),
+        *_transitions(graph, unread),
+        *_parallel(graph, unread),
+    ]
     known, unknown = _known(graph, unread)
     has_start = len(_starts(graph)) == 1
     found = [*_cycles(known), *(_orphans(known) if has_start and not unknown else [])]
@@ -105,8 +112,17 @@ def _endpoints(graph: Graph, location: Location) -> list[Problem]:
     return problems
 
 
-def _names(graph: Graph) -> list[Problem]:
+def _names(graph: Graph, location: Location) -> list[Problem]:
     problems = []
+    named = [(graph.flow, location, "flow"), *((node.name, node.location, "step") for node in graph.nodes.values())]
+    for name, where, kind in named:
+        if len(name.encode()) > MAX_NAME_BYTES:
+            problems.append(
+                where.problem(
+                    f"the name of the {kind} {name[:20]}... takes {len(name.encode())} bytes of UTF-8.",
+                    f"Shorten it to at most {MAX_NAME_BYTES}: runs are stored in folders and objects named after it.",
+                )
+            )
     for node in graph.nodes.values():
         if node.name in RESERVED_NAMES:
             problems.append(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from k8sflow.articles import described
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import spec
 from k8sflow.flow.checks import class_body, reader
@@ -95,7 +96,7 @@ def _hidden(source: Source, name: str, member: Any, written: Location | None) ->
         )
         return Intended(name, location, function if is_step(function) else None, problem)
     problem = location.problem(
-        f"a decorator above @step of {name} turned it into a {type(member).__name__}, which isn't a step.",
+        f"a decorator above @step of {name} turned it into {described(member)}, which isn't a step.",
         "Let that decorator use functools.wraps(function), or write it with @user_step_decorator.",
     )
     return Intended(name, location, None, problem)

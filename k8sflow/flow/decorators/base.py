@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, get_type_hints, overload
 
+from k8sflow.articles import described
 from k8sflow.errors import ParameterError
 from k8sflow.flow.decorators.parsers import SecretValueError
 from k8sflow.flow.delayed import Unpacked, Values, is_delayed, opened
@@ -255,7 +256,7 @@ class Decorator(Generic[P]):
         what, where = ("a flow's class", "class") if self.on == "flow" else ("a method", "step's def")
         name = getattr(target, "__name__", None)
         shown = f"the {'class' if isinstance(target, type) else type(target).__name__} {name}"
-        shown = shown if name else f"a {type(target).__name__}"
+        shown = shown if name else described(target)
         return Problem(
             f"@{self.name} is on {shown}, which is not {what}.", f"Write @{self.name}(...) above the {where}."
         )

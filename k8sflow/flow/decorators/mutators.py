@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from k8sflow.articles import described
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators.base import Decoration, Decorator
@@ -66,7 +67,7 @@ class _Mutator:
         if isinstance(target, type) is self._on_flow and callable(target):
             return []
         what = "a flow's class" if self._on_flow else "a step's def"
-        name = getattr(target, "__name__", f"a {type(target).__name__}")
+        name = getattr(target, "__name__", described(target))
         return [Problem(f"@{type(self).__name__} is on {name}.", f"It goes above {what}.")]
 
     def init(self, *args: Any, **kwargs: Any) -> None:

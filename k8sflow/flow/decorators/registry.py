@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from k8sflow.articles import described
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators.base import Decoration, Decorator
 from k8sflow.flow.problems import Location, did_you_mean
@@ -250,7 +251,7 @@ def checked(found: Any, where: str) -> Decorator[Any]:
         found = found.k8sflow_decorator()
     if not isinstance(found, Decorator):
         raise FlowDefinitionError(
-            f"{where} is a {type(found).__name__}, not a decorator of k8sflow.",
+            f"{where} is {described(found)}, not a decorator of k8sflow.",
             advice="Use a k8sflow.plugins.Decorator, a UserStepDecorator, or what @user_step_decorator returns.",
         )
     return found

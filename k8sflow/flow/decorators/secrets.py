@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from k8sflow import config
+from k8sflow.articles import described
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.decorators import parsers
 from k8sflow.flow.decorators.base import Option, decorator
@@ -62,7 +63,7 @@ def _source(value: object) -> SecretSource:
     if isinstance(value, str) and value.strip():
         return _source_of_text(value.strip())
     if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"a {type(value).__name__} is not a source of secrets")
+        raise ValueError(f"{described(value)} is not a source of secrets")
     if "type" not in value:
         return SecretSource("inline", options=variables(value))
     if unknown := [key for key in value if key not in _SOURCE_KEYS]:

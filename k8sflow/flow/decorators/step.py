@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from k8sflow.articles import described
 from k8sflow.flow.decorators import base
 from k8sflow.flow.decorators.base import Decoration, Decorator
 from k8sflow.flow.problems import Misplaced, Problem, caller, did_you_mean, is_class_body, location_of
@@ -59,7 +60,7 @@ def _marked(target: Any, endpoints: tuple[bool, bool], decoration: Decoration) -
     if isinstance(target, Misplaced):
         return target
     if isinstance(target, (type, staticmethod, classmethod)) or not callable(target):
-        shown = f"the class {target.__name__}" if isinstance(target, type) else f"a {type(target).__name__}"
+        shown = f"the class {target.__name__}" if isinstance(target, type) else described(target)
         problem = Problem(f"@step is on {shown}, which is not a method.", "Write @step above a def(self) of the class.")
         found = problem.at(decoration.location)
         if is_class_body(caller()):

@@ -163,7 +163,8 @@ def _follow(
     reporter = display(session, console, asked_at)
     try:
         follower = RunFollower(session.graph, session.run_store, reporter, session.placement.policies)
-        done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
+        count = follower.done_before
+        done = f"; {count} of its tasks {'is' if count == 1 else 'are'} done" if count else ""
         console.say(f"{session.pathspec} {driver}{done}. Ctrl-C leaves it alone.", Tone.DIM)
         with closing(reporter):
             return follower.follow(is_orphan)

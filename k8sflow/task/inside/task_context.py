@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from k8sflow.articles import described
 from k8sflow.errors import ArtifactError, FlowDefinitionError, MissingArtifactError, RunError, StorageError
 from k8sflow.flow.checks.artifact_origins import explain
 from k8sflow.flow.definition import FlowDefinition
@@ -174,7 +175,7 @@ class Context:
         except TypeError as error:
             raise FlowDefinitionError(
                 f"step {self._node.name} ({self._node.next_at}) opens a foreach over self.{attribute}, "
-                f"which is a {type(value).__name__} and has no items.",
+                f"which is {described(value)} and has no items.",
                 advice=f"Set self.{attribute} to a list, or to anything else that can be iterated over.",
             ) from error
         items = list(islice(iterator, self._max_num_splits + 1))  # of an endless one no more than tells that

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from k8sflow.articles import described
 from k8sflow.flow.graph import Node
 from k8sflow.flow.spec import FlowSpec, NextCall, steps
 from k8sflow.task.result import Transition
@@ -81,9 +82,13 @@ def _choose(node: Node, flow: FlowSpec, condition: str, cases: dict[Any, str]) -
         listed = ", ".join(f"{key!r} -> {step}" for key, step in cases.items())
         shown = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}…"  # noqa: PLR2004  what a line holds
         raise RuntimeError(
-            f"the switch of step {node.name} has no case for self.{condition}, which is {shown} "
-            f"(a {type(value).__name__}). Its cases are {listed}."
+            f"the switch of step {node.name} has no case for self.{condition}, which is {_with_class(value, shown)}. "
+            f"Its cases are {listed}."
         ) from None
+
+
+def _with_class(value: Any, shown: str) -> str:
+    return shown if value is None else f"{shown} ({described(value)})"
 
 
 def _count(node: Node, option: str, value: Any) -> int:
@@ -92,7 +97,7 @@ def _count(node: Node, option: str, value: Any) -> int:
     except AttributeError:
         count = None
     if count is None or isinstance(value, bool):
-        raise TypeError(f"{option} of step {node.name} is {value!r} (a {type(value).__name__}), and not a number.")
+        raise TypeError(f"{option} of step {node.name} is {_with_class(value, repr(value))}, and not a number.")
     if count < 1:
         raise ValueError(f"{option} of step {node.name} is {count}; it has to be at least 1.")
     return int(count)

@@ -119,6 +119,11 @@ CASES: dict[str, Case] = {
         "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
         ["a takes (self, x, y)"], ["in a circle: b -> c -> b"],
     ),
+    "a name that no file can have": (
+        (f"class F(FlowSpec):\n  @step\n  def start(self): self.next(self.{'ж' * 101})\n"
+        f"  @step\n  def {'ж' * 101}(self): self.next(self.end) # <-\n  @step\n  def end(self): pass"),
+        ["takes 202 bytes", "at most 200"],
+    ),
     "several at once": (
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.a, self.b, fourach='x') # <-\n"
         "  @step\n  def a(self, x, y): # <-\n    self.next(self.jion) # <-\n  @step\n  def b(self):\n    self.next() # <-\n"

@@ -14,7 +14,7 @@ CASES: dict[str, Case] = {
         ("class F(FlowSpec):\n  @staticmethod\n  @step\n  def start(self): # <-\n    self.next(self.a)\n  @classmethod\n  @step\n  def a(self): # <-\n    self.next(self.b)\n"
         "  @(lambda function: None)\n  @step\n  def b(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
         ["start is under @staticmethod", "Remove @staticmethod"], ["a is under @classmethod"],
-        ["a decorator above @step of b turned it into a NoneType", "functools.wraps"],
+        ["a decorator above @step of b turned it into None", "functools.wraps"],
     ),
     "@step above @staticmethod": (
         "class F(FlowSpec):\n  @step # <-\n  @staticmethod\n  def start(self): self.next(self.end)\n  @step\n  def end(self): pass",

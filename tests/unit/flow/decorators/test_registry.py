@@ -67,7 +67,7 @@ def test_a_secret_of_a_plugin_is_not_taken_from_the_command_line() -> None:
 
 def test_a_broken_plugin_is_reported(plugin: Path) -> None:
     """The error has the name of its package."""
-    with pytest.raises(FlowDefinitionError, match="of the package loudness is a int, not a decorator"):
+    with pytest.raises(FlowDefinitionError, match="of the package loudness is an int, not a decorator"):
         registry.parse("broken")
     with pytest.raises(FlowDefinitionError, match="'lost' of the package loudness can't be loaded"):
         registry.parse("lost")
