@@ -10,7 +10,7 @@ from k8sflow.task.result import TaskResult, failed
 from k8sflow.version import VERSION
 
 _ADVICE = {
-    PullProblem.ARCHITECTURE: "Build it for that one too.",
+    PullProblem.ARCHITECTURE: "Build it for that one too, or choose nodes by node_selector.",
     PullProblem.UNREACHABLE: "Check the registry's name and the nodes' network.",
     PullProblem.REFUSED: "Name a Secret with credentials for the registry: image_pull_secrets=…",
     PullProblem.MISSING: "Check the name and the tag; push it to the registry, or load it onto the nodes.",

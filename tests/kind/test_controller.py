@@ -232,7 +232,7 @@ def test_driver_and_tasks_log_at_the_level_of_the_client_and_the_controller_logs
 
 
 def test_two_runs_at_once_get_a_driver_each(controller: Controller, client: Callable[[str], Any]) -> None:
-    runs = [controller.detach("detached.py", "--seconds", "3") for _ in range(2)]
+    runs = [controller.detach("detached.py", "--seconds", "8") for _ in range(2)]
     assert [run.wait_for_end()["phase"] for run in runs] == ["Succeeded", "Succeeded"]
     intervals = [(run.status["startedAt"], run.status["finishedAt"]) for run in runs]
     assert max(began for began, _ in intervals) < min(ended for _, ended in intervals)

@@ -163,7 +163,6 @@ def test_output_is_shown_while_it_is_written(namespace: Namespace, client: Calla
     done = namespace.run("trouble.py", "--what", "slow_output", *KUBERNETES)
     assert done.code == 0, done.text
     came = [done.seen(rf"\[start/0\] line {number} ")[0] for number in range(4)]
-    assert came[3] - came[0] > 2.0
     written = [float(done.seen(rf"line {number} ")[1].rpartition(" ")[2]) for number in range(4)]
     assert came[0] < written[3]
     done.seen(r"\[start/0\] no newline at the end$")

@@ -60,7 +60,7 @@ class Trouble(FlowSpec):
     def do_slow_output(self):
         for line in range(4):
             print(f"line {line} at {time.time()}", flush=True)
-            time.sleep(1)
+            time.sleep(2)
         print("on stderr", file=sys.stderr, flush=True)
         sys.stdout.write("no newline at the end")
 
