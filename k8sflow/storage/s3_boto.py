@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -59,41 +60,43 @@ class BotoClient:
     def __init__(self, bucket: str, endpoint: str | None, region: str | None, connections: int) -> None:
         self._bucket = bucket
         self._make = functools.partial(_client, endpoint, region, connections)
-        self._client, self._keys = self._make()
+        self._renewing = threading.Lock()
+        self._used = threading.local()  # .keys: those of this thread's last request
+        self._current = self._make()
 
     def read(self, key: str, span: str = "", etag: str = "") -> BotoReading:
         options: dict[str, Any] = {"Range": span} if span else {}
         if etag:
             options["IfMatch"] = etag
         with _translated():
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, **options)
+            answer = self._client().get_object(Bucket=self._bucket, Key=key, **options)
         return BotoReading(answer["ContentLength"], answer["ETag"], answer["Body"])
 
     def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
         options: dict[str, Any] = {"IfNoneMatch": "*"} if is_new else {}
         with _translated():
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=body, **options)
+            self._client().put_object(Bucket=self._bucket, Key=key, Body=body, **options)
 
     def upload(self, key: str, parts: Sequence[Buffer]) -> None:
         config = TransferConfig(multipart_threshold=1, multipart_chunksize=PART_BYTES, max_concurrency=PARALLEL_PARTS)
         with contextlib.closing(_Joined(parts)) as file, _translated():
-            self._client.upload_fileobj(cast("BinaryIO", file), self._bucket, key, Config=config)
+            self._client().upload_fileobj(cast("BinaryIO", file), self._bucket, key, Config=config)
 
     def size(self, key: str) -> int:
         with _translated():
-            return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+            return self._client().head_object(Bucket=self._bucket, Key=key)["ContentLength"]
 
     def delete(self, keys: Sequence[str]) -> str:
         objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
         with _translated():
-            answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+            answer = self._client().delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
         errors = answer.get("Errors")
         return str(errors[0].get("Code")) if errors else ""
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
         options: dict[str, Any] = {"ContinuationToken": token} if token else {}
         with _translated():
-            page = self._client.list_objects_v2(
+            page = self._client().list_objects_v2(
                 Bucket=self._bucket, Prefix=prefix, Delimiter=delimiter, MaxKeys=most, **options
             )
         keys = [entry["Key"] for entry in page.get("Contents", [])]
@@ -101,18 +104,30 @@ class BotoClient:
         return Page(keys, prefixes, page.get("NextContinuationToken", "") if page.get("IsTruncated") else "")
 
     def renew(self) -> bool:
-        """As ``S3Client``: a tool may have written others into the files of a profile."""
-        if self._keys is None:
+        """As ``S3Client``: a tool may have written others into the files of a profile.
+
+        The keys that count are those of the calling thread's last request: another thread may have read new ones since.
+        """
+        used = getattr(self._used, "keys", None)
+        if used is None:
             return False
-        client, keys = self._make()
-        if keys == self._keys:
-            client.close()
-            return False
-        self._client, self._keys = client, keys  # requests of other threads may still use the earlier client
-        return True
+        with self._renewing:
+            if self._current[1] != used:
+                return True
+            found = self._make()
+            if found[1] == used:
+                found[0].close()
+                return False
+            self._current = found  # requests of other threads may still use the earlier client
+            return True
 
     def close(self) -> None:
-        self._client.close()
+        self._current[0].close()
+
+    def _client(self) -> S3Client:
+        """The client for a request of this thread."""
+        client, self._used.keys = self._current
+        return client
 
 
 class BotoReading:

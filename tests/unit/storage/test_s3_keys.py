@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from k8sflow.storage.s3_http import HttpClient
 
 EXPIRED = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 EMPTY = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+THREADS = 6
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
@@ -92,4 +94,27 @@ def test_keys_of_a_profile_are_read_again(
         store.check()
     write_keys(tmp_path, monkeypatch, "second")
     store.check()
+    store.close()
+
+
+def test_all_threads_that_were_refused_use_the_new_keys(
+    handler: type[_Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of them reads the new keys; for the others they are new too."""
+    write_keys(tmp_path, monkeypatch, "first")
+    store = store_at(handler)
+    together = threading.Barrier(THREADS, timeout=60)
+    handler.valid = "second"
+    write_keys(tmp_path, monkeypatch, "second")
+    do_get = handler.do_GET
+
+    def refuse_together(self: _Server) -> None:
+        if "Credential=first/" in self.headers["Authorization"]:
+            together.wait()
+        do_get(self)
+
+    monkeypatch.setattr(handler, "do_GET", refuse_together)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(store.check) for _ in range(THREADS)]:
+            done.result()
     store.close()
