@@ -127,12 +127,12 @@ class Session:
             K8sflowError: One of them can't.
         """
         if self.placement.batch:
-            from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
+            from k8sflow.executors.batch import preflight  # noqa: PLC0415  only here is boto3 needed
 
-            requirements.check(self.settings, self.placement.batch, self.placement.together)
+            preflight.check(self.settings, self.placement.batch, self.placement.together)
         if not self.placement.uses_kubernetes:
             return
-        from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
+        from k8sflow.executors.kubernetes.preflight import check  # noqa: PLC0415  only here is the API needed
 
         check(
             self.placement.inside(self.settings),

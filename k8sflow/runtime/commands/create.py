@@ -110,16 +110,16 @@ def _checked_systems(request: RunRequest, placement: Placement) -> tuple[ObjectS
     """
     store: ObjectStore | None = None
     if placement.batch:
-        from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
+        from k8sflow.executors.batch import preflight  # noqa: PLC0415  only here is boto3 needed
 
-        store = requirements.check(request.settings, placement.batch, placement.together)
+        store = preflight.check(request.settings, placement.batch, placement.together)
     if store is not None and not placement.uses_kubernetes:
         return store, ()
     if request.is_detached:
         from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  only here is the API needed
 
         check_detachable(request.settings, placement.namespace)
-    from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
+    from k8sflow.executors.kubernetes.preflight import check  # noqa: PLC0415  as above
 
     return check(
         placement.inside(request.settings),
