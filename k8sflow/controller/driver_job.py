@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from k8sflow.config import variable
 from k8sflow.controller.flowrun_policy import Policy
+from k8sflow.interrupted import CANCELLED_EXIT_CODE
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.manifest import Manifest
@@ -17,8 +18,8 @@ from k8sflow.kubernetes.pod import DEFAULT_USER, literal, pod_security, variable
 CONTAINER = "driver"
 PROGRAM = "/opt/venv/bin/k8sflow"
 GRACE_SECONDS = 30
-# The run has failed or can't be driven (1), wrong command line (2), cancelled because the FlowRun was deleted (130).
-FINAL_EXIT_CODES = (1, 2, 130)
+# The run has failed or can't be driven (1), wrong command line (2), cancelled because the FlowRun was deleted.
+FINAL_EXIT_CODES = (1, 2, CANCELLED_EXIT_CODE)
 _TMP = "/tmp"  # noqa: S108 - an emptyDir of its own
 
 

@@ -120,28 +120,6 @@ class Session:
         )
         return make(name, context)
 
-    def check_cluster(self) -> None:
-        """Refuses to drive a run whose bucket, cluster or job queues can't be used from here.
-
-        Raises:
-            K8sflowError: One of them can't.
-        """
-        if self.placement.batch:
-            from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
-
-            requirements.check(self.settings, self.placement.batch, self.placement.together)
-        if not self.placement.uses_kubernetes:
-            return
-        from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
-
-        check(
-            self.placement.inside(self.settings),
-            self.placement.pods,
-            is_detached=False,
-            flow=self.record.flow,
-            has_gangs=self.placement.has_gangs,
-        )
-
     def drive(
         self,
         executors: Callable[[Report], Mapping[str, Executor]],

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import overload
 
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import TaskSequence, TaskSpec
 
 Path = tuple[int, ...]
 _PATHS = "paths"
@@ -37,8 +36,8 @@ class BranchRange:
 
 
 @dataclass(frozen=True)
-class TaskBatch(Sequence[TaskSpec]):
-    """Executions of tasks of one step, in the order of their paths; made one by one when they are looked at.
+class TaskBatch(TaskSequence):
+    """Executions of tasks of one step, in the order of their paths.
 
     Args:
         template: The first of them.
@@ -120,16 +119,7 @@ class TaskBatch(Sequence[TaskSpec]):
             for index in found.indices:
                 yield self._task((*found.around, index))
 
-    @overload
-    def __getitem__(self, index: int) -> TaskSpec: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[TaskSpec]: ...
-    def __getitem__(self, index: int | slice) -> TaskSpec | list[TaskSpec]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(index)
+    def task_at(self, position: int) -> TaskSpec:
         if not self.branches:
             return self.template
         which = bisect_right(self._ends, position)

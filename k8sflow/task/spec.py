@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import overload
 
 # The step of the calls of exit hooks; no step can have this name, since no method can.
 EXIT_HOOK_STEP = "exit-hook"
@@ -124,3 +127,23 @@ class TaskSpec:
             nodes=document["nodes"],
             memory=document["memory"],
         )
+
+
+class TaskSequence(Sequence[TaskSpec]):
+    """Executions of tasks of one step; made one by one when they are looked at."""
+
+    @abstractmethod
+    def task_at(self, position: int) -> TaskSpec:
+        """The task at a position from 0, which is less than the number of tasks."""
+
+    @overload
+    def __getitem__(self, index: int) -> TaskSpec: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TaskSpec]: ...
+    def __getitem__(self, index: int | slice) -> TaskSpec | list[TaskSpec]:
+        if isinstance(index, slice):
+            return [self.task_at(position) for position in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(index)
+        return self.task_at(position)

@@ -7,7 +7,9 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators.base import Decoration, Option, decorator
+from k8sflow.flow.decorators.pod_variables import check_names
 
 # Set by a pod's agent: the runtime's folder, then those of the image's PYTHONPATH.
 PODS_PYTHONPATH = "K8SFLOW_POD_PYTHONPATH"
@@ -85,3 +87,21 @@ def variables_of(decorations: Sequence[Decoration]) -> dict[str, str]:
         if decoration.name == environment.name:
             found |= decoration.parsed()["vars"] or {}
     return found
+
+
+def variables_elsewhere(decorations: Sequence[Decoration], system: str) -> dict[str, str] | None:
+    """The variables that ``@environment`` sets in a pod or job, whose manifest has them as well; None for none.
+
+    Args:
+        decorations: The decorators.
+        system: Where the pod or job runs, for the error.
+
+    Raises:
+        FlowDefinitionError: It sets a variable that a step can't set there.
+    """
+    found = variables_of(decorations)
+    try:
+        check_names(found)
+    except ValueError as error:
+        raise FlowDefinitionError(f"@environment can't set one of its variables on {system}: {error}.") from error
+    return found or None

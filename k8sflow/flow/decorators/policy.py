@@ -5,6 +5,7 @@ A run's record keeps it as a ``StepPolicy``, so that a driver without the flow's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,6 +24,8 @@ DEFAULT_LONGEST_SECONDS_HERE = 60.0
 # How long a step has for its except and finally blocks, and for saving what it has set, after its timeout.
 DEFAULT_GRACE_SECONDS = 10.0
 _SECONDS = 60.0
+# For the image of a pod or job, and for the agent in it, which ends the task by itself if it can.
+_DEADLINE_SLACK_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,20 @@ class StepPolicy:
     def time_limit(self) -> TimeLimit | None:
         """The time limit for an attempt; None if there is none."""
         return None if self.timeout_seconds is None else TimeLimit(self.timeout_seconds, self.grace_seconds)
+
+    def deadline_seconds(self, requested: int | None, turns: int = 1) -> int | None:
+        """The time after which the system ends a pod or job, in seconds from its start; None for no deadline.
+
+        The agent in it ends a task that is over its timeout; this is for the case that it no longer can.
+
+        Args:
+            requested: The deadline that the step requests, in seconds.
+            turns: How many tasks run in the pod one after the other.
+        """
+        if self.timeout_seconds is None:
+            return requested
+        deadline = math.ceil((self.timeout_seconds + self.grace_seconds) * turns) + _DEADLINE_SLACK_SECONDS
+        return min(deadline, requested or deadline)
 
     def memory_after(self, times_out_of_memory: int) -> str:
         """The memory that a task requests after it ran out of memory so many times; empty for that of its step."""

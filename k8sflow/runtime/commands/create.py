@@ -16,6 +16,7 @@ from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands import id_files
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.preflight import check_systems
 from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
 from k8sflow.runtime.session import Session
 from k8sflow.storage import package
@@ -92,7 +93,13 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
     check_names(request, origin)
     if not placement.is_remote:
         return Prepared(origin or open_store(str(local_root(request.flow, request.settings))))
-    store, warnings = _checked_systems(request, placement)
+    if request.is_detached:
+        from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  only here is the API needed
+
+        check_detachable(request.settings, placement.namespace)
+    store, warnings = check_systems(
+        placement, request.settings, request.definition.name, is_detached=request.is_detached
+    )
     if origin is not None and origin.url != store.url:
         raise RunError(
             f"a run on Kubernetes or AWS Batch is in {store.url}, but the run that it is to resume is in {origin.url}.",
@@ -100,34 +107,6 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
             advice="Resume it on this machine, without --with, or start it again with run.",
         )
     return Prepared(store, package.build(code_folder(request.flow)), warnings)
-
-
-def _checked_systems(request: RunRequest, placement: Placement) -> tuple[ObjectStore, Sequence[Finding]]:
-    """The run's bucket, after the cluster and the job queues were looked at, and warnings about the run.
-
-    Raises:
-        K8sflowError: One of them can't be used.
-    """
-    store: ObjectStore | None = None
-    if placement.batch:
-        from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
-
-        store = requirements.check(request.settings, placement.batch, placement.together)
-    if store is not None and not placement.uses_kubernetes:
-        return store, ()
-    if request.is_detached:
-        from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  only here is the API needed
-
-        check_detachable(request.settings, placement.namespace)
-    from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
-
-    return check(
-        placement.inside(request.settings),
-        placement.pods,
-        flow=request.definition.name,
-        is_detached=request.is_detached,
-        has_gangs=placement.has_gangs,
-    )
 
 
 def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:

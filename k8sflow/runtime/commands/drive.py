@@ -16,6 +16,7 @@ from k8sflow.runtime.commands.display import display, display_end, display_outco
 from k8sflow.runtime.commands.interrupts import interrupts
 from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.preflight import check_systems
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.follow import RunFollower
 from k8sflow.runtime.session import Session
@@ -181,7 +182,7 @@ def _compiled(session: Session, *, is_checked: bool) -> Session:
         K8sflowError: The flow has problems, or the cluster can't be used.
     """
     if session.placement.is_remote and not is_checked:
-        session.check_cluster()
+        check_systems(session.placement, session.settings, session.record.flow)
     if LOCAL not in session.executors:
         return session
     definition = session.compiled()

@@ -10,8 +10,8 @@ from contextlib import closing
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor, Report
+from k8sflow.executors.bucket import open_bucket
 from k8sflow.executors.by_name import KUBERNETES
-from k8sflow.executors.kubernetes.requirements import open_bucket
 from k8sflow.flow.decorators.pod_options import GUARDED
 from k8sflow.kubernetes.flowrun import OPTIONS_VARIABLE, SERVICE_ACCOUNTS_VARIABLE
 from k8sflow.runtime.commands import exit_hooks

@@ -17,8 +17,8 @@ from functools import partial
 from types import FrameType
 
 from k8sflow.errors import RunError
+from k8sflow.interrupted import CANCELLED_EXIT_CODE
 
-_CANCELLED_EXIT_CODE = 130
 # Signals within this time of the first are one signal that came by several ways.
 _TOGETHER_SECONDS = 1.0
 _SIGNALS = [
@@ -92,4 +92,4 @@ def _leave(last_word: str, before_leaving: Callable[[], None]) -> None:
     try:
         before_leaving()
     finally:
-        os._exit(_CANCELLED_EXIT_CODE)
+        os._exit(CANCELLED_EXIT_CODE)

@@ -8,10 +8,10 @@ from dataclasses import replace
 import yaml
 
 from k8sflow.errors import RunError
-from k8sflow.executors.batch.requirements import check_options
+from k8sflow.executors.batch.preflight import check_options
+from k8sflow.executors.bucket import open_bucket
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.pods import job_name, task_job
-from k8sflow.executors.kubernetes.requirements import open_bucket
 from k8sflow.executors.kubernetes.run_objects import RunObjects, owner_manifest
 from k8sflow.flow.compile import checked
 from k8sflow.flow.graph import Graph

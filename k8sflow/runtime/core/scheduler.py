@@ -5,18 +5,16 @@ A finished task costs the same work whatever the width of the foreach around it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.task.result import Transition
-from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
+from k8sflow.task.spec import TaskInput, TaskName, TaskSequence, TaskSpec
 
 
 @dataclass(frozen=True)
-class TaskGroup(Sequence[TaskSpec]):
-    """Tasks of one step that became ready together; made one by one when they are looked at.
+class TaskGroup(TaskSequence):
+    """Tasks of one step that became ready together.
 
     Args:
         flow: The flow's name.
@@ -43,16 +41,7 @@ class TaskGroup(Sequence[TaskSpec]):
     def __len__(self) -> int:
         return 1 if self.branches is None else len(self.branches)
 
-    @overload
-    def __getitem__(self, index: int) -> TaskSpec: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[TaskSpec]: ...
-    def __getitem__(self, index: int | slice) -> TaskSpec | list[TaskSpec]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(index)
+    def task_at(self, position: int) -> TaskSpec:
         path = self.path if self.branches is None else (*self.path, self.branches[position])
         return TaskSpec(self.flow, self.run, TaskName(self.step, path, self.turn), 0, self.inputs, self.nodes)
 

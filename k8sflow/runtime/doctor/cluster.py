@@ -8,7 +8,7 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, KubernetesError
-from k8sflow.executors.kubernetes.requirements import sample_job
+from k8sflow.executors.kubernetes.preflight import sample_job
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.image_name import mistake
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
-from k8sflow.executors.kubernetes.requirements import open_bucket
+from k8sflow.executors.bucket import open_bucket
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.kubernetes.preflight import PATIENCE_SECONDS

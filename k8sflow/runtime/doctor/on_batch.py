@@ -10,8 +10,8 @@ from k8sflow.config import Settings
 from k8sflow.errors import BatchError, ConfigurationError, K8sflowError
 from k8sflow.executors.batch.queues import Queues
 from k8sflow.flow.decorators.batch_options import BatchOptions, mebibytes
-from k8sflow.runtime.batch_jobs import recorded_jobs
 from k8sflow.runtime.doctor.checklist import ChecklistRow, Section
+from k8sflow.runtime.job_sizes import recorded_jobs
 from k8sflow.task.result import Failure
 
 SECTION = Section("AWS Batch")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from k8sflow.errors import ArtifactError, MissingArtifactError
-from k8sflow.flow.checks.artifact_origins import explain
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.missing_artifact import explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit

@@ -11,10 +11,10 @@ from typing import Any
 
 from k8sflow.articles import described
 from k8sflow.errors import ArtifactError, FlowDefinitionError, MissingArtifactError, RunError, StorageError
-from k8sflow.flow.checks.artifact_origins import explain
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import items_of
 from k8sflow.flow.graph import Node
+from k8sflow.flow.missing_artifact import explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.encoding import encode

@@ -1,20 +1,17 @@
-"""The options of the jobs of steps that run on AWS Batch."""
+"""The jobs of the steps that run on AWS Batch: CPU, memory and all other options, from decorators and settings."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.batch_options import DEFAULT_BATCH_OPTIONS, BatchOptions, merge_batch
-from k8sflow.flow.decorators.environment import variables_of
-from k8sflow.flow.decorators.pod_variables import check_names
+from k8sflow.flow.decorators.environment import variables_elsewhere
 from k8sflow.flow.decorators.policy import StepPolicy
 
-_DEADLINE_SLACK_SECONDS = 600
 _KNOWN = {option.name for option in fields(BatchOptions)}
 
 
@@ -23,14 +20,19 @@ def job_options(
 ) -> BatchOptions:
     """The options of a step's job, strongest first: the step, --with, the settings, the default.
 
-    A step with a timeout is ended by the agent in its job; the job's own deadline is for the case that the agent no
-    longer can.
+    Args:
+        own: The step's decorators.
+        added: Those of ``--with``.
+        settings: The settings.
+        policy: The step's policy, with its timeout.
 
     Raises:
         FlowDefinitionError: They can't be used together.
     """
     written = merge_batch(
-        *_options(own), *_options(added), *(BatchOptions(env=_variables(found)) for found in (own, added))
+        *_options(own),
+        *_options(added),
+        *(BatchOptions(env=variables_elsewhere(found, "AWS Batch")) for found in (own, added)),
     )
     try:
         written.check_definition()
@@ -38,10 +40,7 @@ def job_options(
         options.check()
     except ValueError as error:
         raise FlowDefinitionError(f"its job on AWS Batch can't be made: {error}.") from error
-    if policy.timeout_seconds is None:
-        return options
-    deadline = math.ceil(policy.timeout_seconds + policy.grace_seconds) + _DEADLINE_SLACK_SECONDS
-    return merge_batch(BatchOptions(deadline_seconds=min(deadline, options.deadline_seconds or deadline)), options)
+    return replace(options, deadline_seconds=policy.deadline_seconds(options.deadline_seconds))
 
 
 def recorded_jobs(recorded: Mapping[str, BatchOptions], settings: Settings) -> dict[str, BatchOptions]:
@@ -60,20 +59,6 @@ def _options(found: tuple[Decoration, ...]) -> list[BatchOptions]:
         for options in both
         if options is not None
     ]
-
-
-def _variables(found: tuple[Decoration, ...]) -> dict[str, str] | None:
-    """The variables that ``@environment`` sets in a job, whose definition has them as well.
-
-    Raises:
-        FlowDefinitionError: It sets a variable that a step can't set there.
-    """
-    variables = variables_of(found)
-    try:
-        check_names(variables)
-    except ValueError as error:
-        raise FlowDefinitionError(f"@environment can't set one of its variables on AWS Batch: {error}.") from error
-    return variables or None
 
 
 def _from_settings(settings: Settings, written: BatchOptions) -> BatchOptions:

@@ -9,7 +9,7 @@ import pytest
 
 from k8sflow.config import Settings
 from k8sflow.errors import BatchError, ConfigurationError, FlowDefinitionError, K8sflowError
-from k8sflow.executors.batch.requirements import check_options, check_queues
+from k8sflow.executors.batch.preflight import check_options, check_queues
 from k8sflow.flow.decorators.batch_options import DEFAULT_BATCH_OPTIONS, BatchOptions, merge_batch
 from tests.unit.executors.fake_batch import FakeBatch
 

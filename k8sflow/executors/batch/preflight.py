@@ -1,4 +1,4 @@
-"""The requirements of a run on AWS Batch: queues, roles and sizes, looked at before anything starts."""
+"""The preflight check of a run on AWS Batch: its bucket, queues, roles and sizes, before anything starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError, FlowDefinitionError
-from k8sflow.executors.kubernetes.requirements import open_bucket
+from k8sflow.executors.bucket import open_bucket
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.task.result import Failure
 

@@ -1,4 +1,4 @@
-"""The steps that run on AWS Batch, and the options of their jobs."""
+"""The jobs of the steps that run on AWS Batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds which steps set which artifacts, for the message about a missing one."""
+"""Explains why a step doesn't find an artifact: which steps set it, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requirements of a run on Kubernetes: a bucket and a cluster, looked at before anything starts."""
+"""The preflight check of a run on Kubernetes: its bucket and its cluster, before anything starts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from k8sflow.config import Settings
-from k8sflow.errors import ConfigurationError
+from k8sflow.executors.bucket import open_bucket
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.storage.patience import Patience
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 
@@ -17,30 +16,6 @@ if TYPE_CHECKING:
     from k8sflow.kubernetes.findings import Finding
     from k8sflow.kubernetes.job import TaskJob
     from k8sflow.storage.s3 import S3Store
-
-
-def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str = "Kubernetes") -> S3Store:
-    """The bucket of the settings, for a run: it waits for minutes when the bucket can't be reached.
-
-    Args:
-        settings: The settings.
-        first_seconds: How long it waits for the first answer; by default a wrong endpoint is an error at once.
-        system: Where the run's tasks run, for the error.
-
-    Raises:
-        ConfigurationError: None is set.
-    """
-    from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
-
-    if not settings.bucket:
-        raise ConfigurationError(
-            f"a run on {system} needs a bucket, and none is set.",
-            cause=f"Code and artifacts travel between this machine and {system} through S3-compatible storage.",
-            advice='Set K8SFLOW_BUCKET=name (and K8SFLOW_ENDPOINT where it is not AWS), or write bucket = "name" '
-            "into k8sflow.toml beside the flow.",
-        )
-    patience = Patience(settings.storage_patience, first_seconds)
-    return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 
 def check(
