@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from k8sflow.aws.names import job_prefix
 from tests.cluster import Cluster, ensure
 from tests.cluster.kind import NODE, NODE_PORT
 from tests.cluster.process import attempt
-from tests.kind.terminal import Terminal, start
+from tests.kind.terminal import User, inherited
 from tests.support import wait_for
 
 CHECKOUT = Path(__file__).parents[2]
@@ -31,32 +31,14 @@ REGION = "eu-west-1"
 # The label of every container of a job; its value is the URL of the server, as in ``aws_server.py``.
 CONTAINER_LABEL = "k8sflow.test.batch"
 ROLE = "arn:aws:iam::123456789012:role/jobs"
-DEADLINE_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(User):
     """AWS Batch with a job queue, and the environment of a user of it."""
 
     cluster: Cluster
-    environment: dict[str, str]
     client: Any
-    terminals: list[Terminal] = field(default_factory=list)
-
-    def run(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Run a flow to its end."""
-        return self.start(flow, *arguments, **variables).wait(DEADLINE_SECONDS)
-
-    def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Start a run of a flow of ``tests/batch/flows``, or any file."""
-        return self.command(flow, "run", *arguments, **variables)
-
-    def command(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Start a command of a flow of ``tests/batch/flows``, or any file."""
-        file = flow if isinstance(flow, Path) else FLOWS / flow
-        terminal = start([str(file), *arguments], {**self.environment, **variables})
-        self.terminals.append(terminal)
-        return terminal
 
     def jobs(self, flow: str, run: str | None = None) -> list[dict[str, Any]]:
         """The descriptions of all jobs of a flow's runs, or of one of them."""
@@ -100,8 +82,12 @@ def server(cluster: Cluster) -> Iterator[str]:
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.batch.aws_server", str(port)],
-        cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=CHECKOUT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
@@ -124,9 +110,8 @@ def batch(cluster: Cluster, server: str) -> Iterator[Batch]:
         ["docker", "inspect", "--format", f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}', NODE],
         environment=cluster.kind.engine.environment,
     ).stdout.strip()
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}
     environment = {
-        **inherited,
+        **inherited(),
         **cluster.environment,
         "K8SFLOW_IN_CLUSTER_ENDPOINT": f"http://{address}:{NODE_PORT}",
         "K8SFLOW_BATCH_QUEUE": "main",
@@ -138,10 +123,9 @@ def batch(cluster: Cluster, server: str) -> Iterator[Batch]:
     }
     clients = {name: _client(name, server) for name in ("batch", "iam", "ec2")}
     _create_queues(clients)
-    found = Batch(cluster, environment, clients["batch"])
+    found = Batch(environment, FLOWS, cluster, clients["batch"])
     yield found
-    for terminal in found.terminals:
-        terminal.kill()
+    found.leave()
     # Tests that failed leave containers behind, and nobody else terminates them.
     if left := found.docker("ps", "--all", "--quiet", "--filter", f"label={CONTAINER_LABEL}={server}").split():
         found.docker("rm", "--force", *left)
@@ -150,20 +134,18 @@ def batch(cluster: Cluster, server: str) -> Iterator[Batch]:
 @pytest.fixture
 def client(batch: Batch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
     """Return a reader of runs like a user's on this machine: ``client("BigSum/…")``."""
-    for name, value in batch.environment.items():
-        if name.startswith(("K8SFLOW_", "AWS_")):
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    from k8sflow import Run
-
-    return Run
+    return batch.reader(monkeypatch, tmp_path)
 
 
 def _client(name: str, server: str) -> Any:
     return boto3.client(
-        name, endpoint_url=server, region_name=REGION, aws_access_key_id="moto", aws_secret_access_key="moto",
+        name,
+        endpoint_url=server,
+        region_name=REGION,
+        aws_access_key_id="moto",
+        aws_secret_access_key="moto",
         config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    )
 
 
 def _create_queues(clients: dict[str, Any]) -> None:
@@ -181,9 +163,12 @@ def _create_queues(clients: dict[str, Any]) -> None:
     batch = clients["batch"]
     for name, resources in kinds.items():
         made = batch.create_compute_environment(
-            computeEnvironmentName=f"env-{name}", type="MANAGED", state="ENABLED", serviceRole=ROLE,
+            computeEnvironmentName=f"env-{name}",
+            type="MANAGED",
+            state="ENABLED",
+            serviceRole=ROLE,
             computeResources=resources,
-        )  # fmt: skip
+        )
         order = [{"order": 1, "computeEnvironment": made["computeEnvironmentArn"]}]
         batch.create_job_queue(jobQueueName=name, state="ENABLED", priority=1, computeEnvironmentOrder=order)
         if name == "main":

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster import Cluster, ensure
-from tests.kind.terminal import Terminal, start
+from tests.kind.terminal import User, inherited
 
 FLOWS = Path(__file__).parent / "flows"
-DEADLINE_SECONDS = 120
 CLUSTER_WIDE = {"test_controller", "test_queue"}
 
 
 @dataclass(frozen=True)
-class Namespace:
+class Namespace(User):
     """A fresh namespace under Pod Security "restricted", with the Secret of the bucket's keys."""
 
     name: str
     cluster: Cluster
-    environment: dict[str, str]
-    terminals: list[Terminal] = field(default_factory=list)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """The output of kubectl."""
         done = subprocess.run(
             [self.cluster.kubectl, "--namespace", self.name, *arguments],
-            env=self.environment, input=stdin, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, f"kubectl {arguments}: {done.stderr}"
         return done.stdout
 
@@ -44,21 +44,6 @@ class Namespace:
         found = self.kubectl("get", kind, "-o", "json", *(["-l", selector] if selector else []))
         items: list[dict[str, Any]] = json.loads(found)["items"]
         return items
-
-    def run(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Run a flow to its end; lines are kept with the time at which they came."""
-        return self.start(flow, *arguments, **variables).wait(DEADLINE_SECONDS)
-
-    def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Start a run of a flow of ``tests/kind/flows``, or any file."""
-        return self.command(flow, "run", *arguments, **variables)
-
-    def command(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Start a command of a flow of ``tests/kind/flows``, or any file."""
-        file = flow if isinstance(flow, Path) else FLOWS / flow
-        terminal = start([str(file), *arguments], {**self.environment, **variables})
-        self.terminals.append(terminal)
-        return terminal
 
 
 @pytest.fixture(scope="session")
@@ -71,32 +56,21 @@ def cluster() -> Cluster:
 def namespace(cluster: Cluster) -> Iterator[Namespace]:
     """A fresh namespace, deleted after the module's tests."""
     name = f"test-{secrets.token_hex(4)}"
-    environment = {**_inherited(), **cluster.environment, "K8SFLOW_KUBERNETES_NAMESPACE": name}
-    space = Namespace(name, cluster, environment)
+    environment = {**inherited(), **cluster.environment, "K8SFLOW_KUBERNETES_NAMESPACE": name}
+    space = Namespace(environment, FLOWS, name, cluster)
     space.kubectl("create", "namespace", name)
     space.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     keys = [f"--from-literal={key}={environment[key]}" for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     space.kubectl("create", "secret", "generic", "k8sflow-s3", *keys)
     yield space
-    for terminal in space.terminals:
-        terminal.kill()
+    space.leave()
     space.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
 def client(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
     """Return a reader of runs like a user's on this machine: ``client("BigSum/…")``."""
-    for name, value in namespace.environment.items():
-        if name.startswith(("K8SFLOW_", "AWS_")):
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    from k8sflow import Run
-
-    return Run
-
-
-def _inherited() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}
+    return namespace.reader(monkeypatch, tmp_path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

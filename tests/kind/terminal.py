@@ -1,15 +1,23 @@
-"""A flow's command line as a user sees it: lines, and the time of each."""
+"""A flow's command line as a user sees it: lines, and the time of each; and the user, who starts commands."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEADLINE_SECONDS = 120
+_OF_A_RUN = ("K8SFLOW_", "AWS_")
 
 
 @dataclass
@@ -90,12 +98,68 @@ class Terminal:
         return found[1]
 
 
+@dataclass(frozen=True)
+class User:
+    """A user who runs flows.
+
+    Args:
+        environment: The environment of the user's commands.
+        flows: The folder of the flows.
+        terminals: The commands that were started.
+    """
+
+    environment: dict[str, str]
+    flows: Path
+    terminals: list[Terminal] = field(default_factory=list, kw_only=True)
+
+    def run(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Run a flow to its end; lines are kept with the time at which they came."""
+        return self.start(flow, *arguments, **variables).wait(DEADLINE_SECONDS)
+
+    def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Start a run of a flow of the user's folder, or any file."""
+        return self.command(flow, "run", *arguments, **variables)
+
+    def command(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Start a command of a flow of the user's folder, or any file."""
+        file = flow if isinstance(flow, Path) else self.flows / flow
+        terminal = start([str(file), *arguments], {**self.environment, **variables})
+        self.terminals.append(terminal)
+        return terminal
+
+    def reader(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[str], Any]:
+        """Return a reader of runs like the user's in a folder of this machine: ``reader("BigSum/…")``."""
+        for name, value in self.environment.items():
+            if name.startswith(_OF_A_RUN):
+                monkeypatch.setenv(name, value)
+        monkeypatch.chdir(folder)
+        from k8sflow import Run
+
+        return Run
+
+    def leave(self) -> None:
+        """End the commands that failed tests have not."""
+        for terminal in self.terminals:
+            terminal.kill()
+
+
+def inherited() -> dict[str, str]:
+    """Return the environment of the tests, without variables that would change a run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_RUN)}
+
+
 def start(arguments: Sequence[str], environment: Mapping[str, str]) -> Terminal:
     """Starts ``python`` with arguments, and keeps the output of both streams."""
     process = subprocess.Popen(
-        [sys.executable, *arguments], env=dict(environment), text=True, encoding="utf-8", errors="replace",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        env=dict(environment),
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     terminal = Terminal(process)
     terminal._reader = threading.Thread(target=terminal.read, daemon=True)
     terminal._reader.start()

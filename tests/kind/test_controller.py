@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.kind.conftest import DEADLINE_SECONDS, Namespace
+from tests.kind.conftest import Namespace
+from tests.kind.terminal import DEADLINE_SECONDS
 
 CHECKOUT = Path(__file__).parents[2]
 CHART = CHECKOUT / "charts" / "k8sflow"
@@ -33,8 +34,11 @@ class Controller:
         """The output of helm."""
         done = subprocess.run(
             [self.namespace.cluster.helm, *arguments, "--namespace", self.namespace.name],
-            env=self.namespace.environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=self.namespace.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -162,8 +166,10 @@ def inventory(namespace: Namespace) -> set[str]:
 def one_pod_per_task(run: FlowRun) -> bool:
     """Report if each task ran in one pod, once."""
     pods = run.namespace.objects("pods", run.tasks)
-    tasks = {(p["metadata"]["annotations"]["k8sflow.dev/step"], p["metadata"]["annotations"]["k8sflow.dev/task"])
-             for p in pods}  # fmt: skip
+    tasks = {
+        (p["metadata"]["annotations"]["k8sflow.dev/step"], p["metadata"]["annotations"]["k8sflow.dev/task"])
+        for p in pods
+    }
     return len(pods) == len(tasks) == TASKS
 
 
