@@ -79,9 +79,14 @@ def flow_command(
     file: Path, *arguments: str, cwd: Path | None = None, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python flow.py …`` to its end."""
+    return run_in(cwd or file.parent, sys.executable, str(file), *arguments, **changes)
+
+
+def run_in(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder to its end."""
     return subprocess.run(
-        [sys.executable, str(file), *arguments],
-        cwd=cwd or file.parent,
+        words,
+        cwd=folder,
         env=environment(**changes),
         stdin=subprocess.DEVNULL,
         capture_output=True,

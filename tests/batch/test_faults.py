@@ -31,9 +31,7 @@ def test_a_killed_container_is_run_again_without_a_retry(batch: Batch, client: C
 
 
 def test_a_missing_image_is_named(batch: Batch) -> None:
-    run = batch.run(
-        "trouble.py", *BATCH, K8SFLOW_BATCH_IMAGE="team/missing:1", K8SFLOW_INFRASTRUCTURE_RETRIES="0"
-    )  # fmt: skip
+    run = batch.run("trouble.py", *BATCH, K8SFLOW_BATCH_IMAGE="team/missing:1", K8SFLOW_INFRASTRUCTURE_RETRIES="0")
     assert run.code == 1
     assert "the image team/missing:1 can't be pulled: it does not exist" in run.text
 

@@ -232,10 +232,15 @@ def test_artifacts_that_branches_only_read_are_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "inputs",
     [
-        "[i for i in inputs if i.index != 3]", "iter(inputs)", "tuple(inputs)", "(i for i in inputs)", "inputs[:2]",
-        "{i.index: i for i in inputs}.values()", "reversed(list(inputs))",
+        "[i for i in inputs if i.index != 3]",
+        "iter(inputs)",
+        "tuple(inputs)",
+        "(i for i in inputs)",
+        "inputs[:2]",
+        "{i.index: i for i in inputs}.values()",
+        "reversed(list(inputs))",
     ],
-)  # fmt: skip
+)
 def test_any_inputs_are_merged(tmp_path: Path, inputs: str) -> None:
     """Failed branches can be omitted."""
     run = run_source(tmp_path, MERGE % ("", f"{inputs}, exclude=['seen']"))

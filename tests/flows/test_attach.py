@@ -221,8 +221,9 @@ def test_an_interrupted_clone_is_completed(tmp_path: Path) -> None:
     half = tmp_path / ".k8sflow/F/runs/r3"
     half.mkdir()
     record = (tmp_path / ".k8sflow/F/runs/r2/run.json").read_text()
-    (half / "run.json").write_text(record.replace('"r2"', '"r3"').replace('"r1"', '"r2"').replace(
-        '"origin_step":null', '"origin_step":"join"'))  # fmt: skip
+    (half / "run.json").write_text(
+        record.replace('"r2"', '"r3"').replace('"r1"', '"r2"').replace('"origin_step":null', '"origin_step":"join"')
+    )
     ran(tmp_path)
     done = flow_command(file, "attach", "r3")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -48,8 +48,9 @@ def test_a_task_continues_where_it_was(tmp_path: Path) -> None:
     failed = run_flow(file)
     assert failed.returncode == 1
     assert [line.partition("] ")[2] for line in failed.stdout.splitlines() if "began" in line] == [
-        "began with 0", "began with 2",
-    ]  # fmt: skip
+        "began with 0",
+        "began with 2",
+    ]
     assert len(_checkpoints(tmp_path)) == 2  # what it counted to, and the manifest
     (tmp_path / "fixed").touch()
     resumed = flow_command(file, "resume")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import environment, flow_command, latest, run_flow, running, write_flow
+from tests.support import environment, flow_command, latest, run_flow, run_in, running, write_flow
 
 FLOW = '''
 class F(FlowSpec):
@@ -62,7 +62,7 @@ def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, star
     """They work in the same shell, however the flow was started, with the decorators and the project's branch of the run."""
     file, start, head = STARTS[start_from]
     head = head.replace("class F", "from k8sflow import project\n@project(name='p')\nclass F")
-    write_flow(tmp_path, f"""
+    source = f"""
 {head}
     @step
     def start(self):
@@ -73,7 +73,8 @@ def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, star
         self.next(self.end)
     @step
     def end(self): pass
-""", file)  # fmt: skip
+"""
+    write_flow(tmp_path, source, file)
     (tmp_path / "pkg").mkdir(exist_ok=True)
     (tmp_path / "pkg/__init__.py").touch()
     (tmp_path / "main.py").write_text("from flow import F\nif __name__ == '__main__':\n    F()\n")
@@ -344,14 +345,7 @@ def test_a_flow_in_a_package_runs(tmp_path: Path) -> None:
     (tmp_path / "pack/util.py").write_text("seven = 7\n")
     (tmp_path / "main.py").write_text("from pack.flow import F\nif __name__ == '__main__':\n    F()\n")
     for command in (["-m", "pack.flow"], ["main.py"]):
-        done = subprocess.run(
-            [sys.executable, *command, "run"],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_in(tmp_path, sys.executable, *command, "run")
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -397,14 +391,7 @@ def test_pythons_own_options_are_supported(flow: Path, options: list[str]) -> No
     """Asserts may be off, and warnings may be errors."""
     if options == ["-I"]:
         flow.write_text(f"import sys; sys.path.insert(0, {environment()['PYTHONPATH']!r})\n" + flow.read_text())
-    done = subprocess.run(
-        [sys.executable, *options, str(flow), "run"],
-        cwd=flow.parent,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in(flow.parent, sys.executable, *options, str(flow), "run")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -442,10 +429,7 @@ def test_a_run_without_stdin_or_terminal_works(flow: Path) -> None:
 def test_a_full_disk_is_reported(flow: Path) -> None:
     """A limit on the size of files simulates it."""
     flow.write_text(flow.read_text().replace('"""Begins."""', "self.big = __import__('os').urandom(3_000_000)"))
-    done = subprocess.run(
-        ["sh", "-c", f'trap "" XFSZ; ulimit -f 2000; exec "{sys.executable}" flow.py run'],
-        cwd=flow.parent, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_in(flow.parent, "sh", "-c", f'trap "" XFSZ; ulimit -f 2000; exec "{sys.executable}" flow.py run')
     assert done.returncode == 1, done.stdout
     assert "start/0 failed (storage error)" in done.stdout
     assert "can't be written: File too large" in done.stdout
@@ -473,8 +457,12 @@ def test_output_that_can_not_be_written_is_reported(flow: Path, command: str) ->
     for target, code in ((">/dev/full", 1), (">&-", 0)):
         done = subprocess.run(
             ["sh", "-c", f'exec "$0" "$1" {command} {target}', sys.executable, str(flow)],
-            cwd=flow.parent, env=environment(), stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
+            cwd=flow.parent,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         assert ("cannot write to stdout: No space left on device." in done.stderr) == bool(code)

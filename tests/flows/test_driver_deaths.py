@@ -129,8 +129,13 @@ def _run_deaths(folder: Path, source: str, kind: str) -> tuple[int, int]:
     """Return the number of drivers that have died, and of a run's changes of state."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "driver_deaths.py"), str(write_flow(folder, source)), kind],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.fullmatch(r"(\d+) deaths, (\d+) changes\n", done.stdout)
     assert found is not None, done.stdout

@@ -71,8 +71,10 @@ def test_a_run_writes_few_files(tmp_path: Path) -> None:
         for task in (tmp_path / ".k8sflow").glob("*/runs/*/tasks/*/*")
     )
     assert sorted(path.name for path in (tmp_path / ".k8sflow").glob("*/runs/*/*") if path.is_file()) == [
-        "driver.lock", "outcome.json", "run.json",
-    ]  # fmt: skip
+        "driver.lock",
+        "outcome.json",
+        "run.json",
+    ]
     store = FolderStore(str(tmp_path / ".k8sflow"))
     commit = json.loads(
         bytes(store.get(next(key for key in store.list_keys("Branches/runs/") if "end/0/commit" in key)))

@@ -102,12 +102,14 @@ CRASHES = [
     ("raise ValueError('no')", "builtins.ValueError", "no", "user_error"),
     ("os._exit(0)", "builtins.RuntimeError", "the task's process ended with exit code 0 before", "user_error"),
     (
-        "os.kill(os.getpid(), signal.SIGKILL)", "builtins.RuntimeError", "the task's process was killed by SIGKILL",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        "builtins.RuntimeError",
+        "the task's process was killed by SIGKILL",
         "user_error",
     ),
     ("sys.exit(1)", "builtins.SystemExit", "the step called sys.exit(1)", "user_error"),
     ("time.sleep(1000)", "k8sflow.errors.TimeoutException", "the task took longer than its timeout", "timed_out"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("crash", "kind", "text", "outcome"), CRASHES, ids=[crash[0] for crash in CRASHES])

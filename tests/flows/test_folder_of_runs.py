@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import environment, flow_command, run_flow, write_flow
+from tests.support import environment, flow_command, run_flow, run_in, write_flow
 
 SOURCE = """
     class F(FlowSpec):
@@ -36,10 +36,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def _python(code: str, folder: Path, **changes: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder, env=environment(**changes), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_in(folder, sys.executable, "-c", code, **changes)
     return done.stdout + done.stderr
 
 
@@ -120,8 +117,10 @@ for options in ({}, {"cwd": "notebooks"}, {"cwd": "notebooks", "env": {"K8SFLOW_
     )
     (project / "notebooks/.k8sflow").mkdir()
     assert _python(code, project).split() == [
-        str(project / ".k8sflow"), str(project / "notebooks/.k8sflow"), str(project / "notebooks/state"),
-    ]  # fmt: skip
+        str(project / ".k8sflow"),
+        str(project / "notebooks/.k8sflow"),
+        str(project / "notebooks/state"),
+    ]
 
 
 def test_a_deleted_working_folder_is_reported(project: Path) -> None:

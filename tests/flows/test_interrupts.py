@@ -162,9 +162,16 @@ def test_output_on_a_full_disk_is_reported(tmp_path: Path) -> None:
     file = write_flow(tmp_path, FLOW.format(body="pass"))
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),
-            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
-        )  # fmt: skip
+            [sys.executable, str(file), "run", *ARGUMENTS],
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+        )
     assert done.returncode == 1, done.stderr
     assert "what the run prints can't be written: No space left on device." in done.stderr
     assert "Traceback" not in done.stderr
@@ -214,10 +221,12 @@ def _sends_until_dead(process: subprocess.Popen[bytes], number: signal.Signals) 
 @pytest.mark.parametrize(
     "numbers",
     [
-        (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGHUP, signal.SIGTERM),
         (signal.SIGINT, signal.SIGTERM),
     ],
-)  # fmt: skip
+)
 def test_signals_within_a_second_count_as_one(tmp_path: Path, numbers: tuple[signal.Signals, signal.Signals]) -> None:
     """`timeout`, a closed terminal and an IDE send them to the process and to its group: the run is cancelled."""
     with _run(tmp_path) as (process, pids):
@@ -377,9 +386,14 @@ def test_a_hang_up_is_ignored_under_nohup(tmp_path: Path) -> None:
     waits = "wait_for(lambda: os.path.exists('go'))"
     file = write_flow(tmp_path, FLOW.format(body="pass").replace("time.sleep(300)", waits))
     process = subprocess.Popen(
-        ["nohup", sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        ["nohup", sys.executable, str(file), "run", *ARGUMENTS],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES)
     os.killpg(process.pid, signal.SIGHUP)
     (tmp_path / "go").touch()

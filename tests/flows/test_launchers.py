@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import environment, latest, run_flow, write_flow
+from tests.support import latest, run_flow, run_in, write_flow
 
 SOURCE = """
 import dataclasses, threading
@@ -33,10 +33,7 @@ class F(FlowSpec):
 
 
 def start(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-        encoding="utf-8", timeout=120, check=False,
-    )  # fmt: skip
+    return run_in(folder, sys.executable, *command)
 
 
 @pytest.mark.parametrize(

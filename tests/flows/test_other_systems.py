@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import environment, run_flow, write_flow
+from tests.support import run_flow, run_in, write_flow
 
 pytestmark = pytest.mark.slow  # each process imports what there is of other projects
 SCRIPT = Path(__file__).parents[1] / "other_systems.py"
@@ -30,10 +30,7 @@ FLOW = """
 
 def on(system: str, *line: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Python on an imitated system."""
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), system, *map(str, line)],
-        cwd=cwd, env=environment(**USER, **variables), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return run_in(cwd, sys.executable, str(SCRIPT), system, *map(str, line), **USER, **variables)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -95,6 +95,17 @@ def test_a_step_that_kills_its_parent_last_is_reported_too(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr, done.stderr
 
 
+# A Popen that records the process id as the name of a file.
+WITH_P = """
+import subprocess
+from k8sflow import FlowSpec, step
+
+def P(*a, **k):
+    c = subprocess.Popen(*a, **k)
+    open(f'{c.pid}.pid', 'w').close()
+    return c.pid
+
+"""
 LEFTOVERS = {
     "sleeps": "subprocess.Popen(['sleep', '300'])",
     "writes": "subprocess.Popen(['yes', 'y' * 1000])",
@@ -108,9 +119,8 @@ LEFTOVERS = {
 def test_a_leftover_child_does_not_delay_the_run(tmp_path: Path, kind: str) -> None:
     """It may keep the task's pipes open, and even write to them without end."""
     body = f"{LEFTOVERS[kind]}\nopen('/proc/self/comm')"
-    file = write_flow(tmp_path, _source(body).replace("subprocess.Popen(", "self.child = P("),
-                      head="import subprocess\ndef P(*a, **k):\n    c = subprocess.Popen(*a, **k)\n    open(f'{c.pid}.pid', 'w').close()\n    return c.pid\n"
-                      "from k8sflow import FlowSpec, step\n")  # fmt: skip
+    source = _source(body).replace("subprocess.Popen(", "self.child = P(")
+    file = write_flow(tmp_path, source, head=WITH_P)
     done = run_flow(file)
     for path in tmp_path.glob("*.pid"):
         _kill(int(path.stem))
@@ -143,8 +153,16 @@ def test_all_output_is_kept_unchanged(tmp_path: Path) -> None:
     done = run_flow(write_flow(tmp_path, _source(body)))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.removeprefix("[start/0] ") for line in done.stdout.splitlines() if line.startswith("[start/0]")]
-    for wanted in ("no newline", "\ufffd\ufffd binary ", "done 100%", "from a child", "to stderr", "shell",
-                   "日本語 🦆 \\ud800", "the last, unfinished"):  # fmt: skip
+    for wanted in (
+        "no newline",
+        "\ufffd\ufffd binary ",
+        "done 100%",
+        "from a child",
+        "to stderr",
+        "shell",
+        "日本語 🦆 \\ud800",
+        "the last, unfinished",
+    ):
         assert wanted in lines
     task = latest(tmp_path)["start"].task
     raw = task._run_store.read_log("start", "0", 0, "stdout")

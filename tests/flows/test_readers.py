@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import environment, run_flow
+from tests.support import run_flow, run_in
 
 TRAIN = """
 from models import Model, Only{name}
@@ -44,10 +44,7 @@ EXPECTED = "A1 OnlyA A A\nB1 OnlyB B B\n" * 2
 
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment(), capture_output=True, encoding="utf-8", timeout=120,
-        check=False,
-    )  # fmt: skip
+    return run_in(folder, sys.executable, *arguments)
 
 
 @pytest.fixture

@@ -35,8 +35,11 @@ def test_the_output_of_a_running_run_is_followed(tmp_path: Path) -> None:
         wait_for(lambda: list(tmp_path.rglob("stdout")))
         follower = subprocess.Popen(
             [sys.executable, str(file), "logs", "--follow", "--json"],
-            cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert follower.stdout is not None
         first = json.loads(follower.stdout.readline())
         assert (first["pathspec"].split("/")[2:], first["text"]) == (["start", "0"], "first")

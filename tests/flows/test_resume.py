@@ -70,8 +70,9 @@ def run_in(folder: Path, run: str) -> Run:
 def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("origin")
     file = write_flow(folder, FLOW)
-    done = flow_command(file, "run", "--run-id", "r1", "--max-workers", "1", "--n", "4", "--config-value", "limits",
-                        '{"high": 77}')  # fmt: skip
+    done = flow_command(
+        file, "run", "--run-id", "r1", "--max-workers", "1", "--n", "4", "--config-value", "limits", '{"high": 77}'
+    )
     assert done.returncode == 1
     assert re.search(r"to resume:   .*python.* resume --origin-run-id r1\n", done.stdout)
     assert "resume --origin-run-id r1" in done.stdout

@@ -120,8 +120,12 @@ STUBBORN = {
 def test_a_step_that_ignores_it_is_killed_after_the_grace_period(tmp_path: Path, body: str) -> None:
     """The outcome and the message are the same."""
     body = f"print('pid', os.getpid(), flush=True)\n        {body}"
-    found = run(tmp_path, body, "@catch(var='err')\n    @timeout(seconds=2, grace_seconds=0.5)",
-                end="self.why = (self.err.type, self.err.exception)")  # fmt: skip
+    found = run(
+        tmp_path,
+        body,
+        "@catch(var='err')\n    @timeout(seconds=2, grace_seconds=0.5)",
+        end="self.why = (self.err.type, self.err.exception)",
+    )
     assert (outcome(found).outcome, outcome(found).summary) == ("timed_out", MESSAGE)
     assert found.data.why == ("k8sflow.errors.TimeoutException", MESSAGE)
     assert wait_for_death(int(found["start"].task.stdout.split()[1]))

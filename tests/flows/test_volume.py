@@ -29,9 +29,12 @@ def _peak_megabytes(file: Path, *arguments: str) -> tuple[int, float, bytes]:
     peak = file.parent / "peak"
     process = subprocess.Popen(
         [sys.executable, "-c", MEASURED, str(peak), sys.executable, str(file), "run", *arguments],
-        cwd=file.parent, env=environment(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        cwd=file.parent,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert process.stdout is not None
     tail = b""
     while data := os.read(process.stdout.fileno(), 1 << 16):
@@ -70,9 +73,13 @@ def test_many_tasks_that_print_at_once(tmp_path: Path) -> None:
     body = 'subprocess.run(["sh", "-c", f"yes {self.index}-{chr(120) * 100} | head -n 20000"], check=True)'
     file = write_flow(tmp_path, foreach(body, items="range(8)"))
     process = subprocess.run(
-        [sys.executable, str(file), "run", "--max-workers", "8"], cwd=tmp_path, env=environment(),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, str(file), "run", "--max-workers", "8"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     lines = [line for line in process.stdout.splitlines() if "xxx" in line]
     assert len(lines) == 8 * 20_000
     assert set(lines) == {f"[work/{i}] {i}-{'x' * 100}" for i in range(8)}

@@ -71,9 +71,11 @@ def registry(namespace: Namespace) -> Iterator[str]:
     command = ["python3", "-c", REGISTRY, port, OTHER_ARCHITECTURE]
     container = {"name": "registry", "image": namespace.cluster.plain_image, "command": command}
     pod = {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "registry"},
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "registry"},
         "spec": {"hostNetwork": True, "containers": [container], "terminationGracePeriodSeconds": 0},
-    }  # fmt: skip
+    }
     with other_namespace(namespace, "pod-security.kubernetes.io/enforce=privileged") as space:
         space.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
         space.kubectl("wait", "pod/registry", "--for=condition=Ready", "--timeout=90s")

@@ -62,15 +62,18 @@ def _join(kind: Kind) -> None:
     inspect = ["docker", "container", "inspect", f"--format={template}", WORKER]
     address = run(inspect, doing="find the node's address", environment=kind.environment).strip()
     join = {
-        "apiVersion": "kubeadm.k8s.io/v1beta3", "kind": "JoinConfiguration", "skipPhases": ["preflight"],
-        "discovery": {"bootstrapToken": {
-            "apiServerEndpoint": f"{NODE}:6443", "token": token, "unsafeSkipCAVerification": True
-        }},
+        "apiVersion": "kubeadm.k8s.io/v1beta3",
+        "kind": "JoinConfiguration",
+        "skipPhases": ["preflight"],
+        "discovery": {
+            "bootstrapToken": {"apiServerEndpoint": f"{NODE}:6443", "token": token, "unsafeSkipCAVerification": True}
+        },
         "nodeRegistration": {
-            "criSocket": f"unix://{_SOCKET}", "taints": [{"key": LABEL, "effect": "NoSchedule"}],
+            "criSocket": f"unix://{_SOCKET}",
+            "taints": [{"key": LABEL, "effect": "NoSchedule"}],
             "kubeletExtraArgs": {"node-ip": address, "node-labels": f"{LABEL}=yes"},
         },
-    }  # fmt: skip
+    }
     _in_worker(kind, "sh", "-c", f"cat >{_CONFIGURATION}", stdin=json.dumps(join))
     wait_for(lambda: attempt(_exec("test", "-S", _SOCKET), environment=kind.environment).returncode == 0, 60)
     _in_worker(kind, "kubeadm", "join", f"--config={_CONFIGURATION}")

@@ -26,10 +26,15 @@ USE = """
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \d+ DEBUG k8sflow\.here: retry 2 of 3")
 
 
+def logged(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code that logs in a fresh interpreter."""
+    return in_python(USE + code)
+
+
 def test_a_log_costs_nothing_until_it_is_turned_on() -> None:
-    done = in_python(USE + """
+    done = logged("""
     assert "logging" not in sys.modules
-    """)  # fmt: skip
+    """)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -39,40 +44,40 @@ def test_importing_k8sflow_imports_no_logging() -> None:
 
 
 def test_records_go_to_stderr_with_their_time_process_and_module() -> None:
-    done = in_python(USE + """
+    done = logged("""
     debug_log.configure(Settings(log="debug"))
     debug_log.configure(Settings(log="debug"))
     log.debug("retry %d of %d", 2, 3)
-    """)  # fmt: skip
+    """)
     assert LINE.fullmatch(done.stderr.strip()), done.stderr
     assert debug_log.is_record(done.stderr)
     assert not debug_log.is_record("Error: no such bucket")
 
 
 def test_a_higher_level_leaves_debug_records_out() -> None:
-    done = in_python(USE + """
+    done = logged("""
     debug_log.configure(Settings(log="info"))
     log.debug("hidden")
-    """)  # fmt: skip
+    """)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_handlers_of_the_application_get_the_records_instead() -> None:
-    done = in_python(USE + """
+    done = logged("""
     import logging
     logging.basicConfig(stream=sys.stdout, format="%(name)s %(filename)s %(message)s")
     debug_log.configure(Settings(log="debug"))
     log.debug("here")
-    """)  # fmt: skip
+    """)
     assert (done.stdout, done.stderr) == ("k8sflow.here <string> here\n", "")
 
 
 def test_an_application_can_listen_without_the_setting() -> None:
-    done = in_python(USE + """
+    done = logged("""
     import logging
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.DEBUG)
     log.debug("here")
-    """)  # fmt: skip
+    """)
     assert done.stdout == "here\n"
 
 

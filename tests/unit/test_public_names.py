@@ -57,13 +57,14 @@ def test_every_name_can_be_imported_in_a_pod(statement: str) -> None:
 
 def test_a_deployer_in_a_pod_reports_the_missing_package(tmp_path: Path) -> None:
     """The error is raised when it is used, and isn't an ImportError in k8sflow's code."""
-    file = write_flow(tmp_path, """
+    source = """
         class F(FlowSpec):
             @step
             def start(self): self.next(self.end)
             @step
             def end(self): pass
-    """)  # fmt: skip
+    """
+    file = write_flow(tmp_path, source)
     done = in_python(f"{BLOCKER}\nfrom k8sflow import Deployer\nDeployer({str(file)!r}).kubernetes().create()")
     assert "the package aiohttp is not installed" in done.stderr
     assert "Install k8sflow in the step's image" in done.stderr

@@ -267,11 +267,15 @@ def test_a_failure_of_the_server_is_not_final_whatever_its_name(serve: Any) -> N
 @pytest.mark.parametrize(
     ("code", "is_final"),
     [
-        ("AccessDeniedException", True), ("ClientException", True),
-        ("TooManyRequestsException", False), ("ServerException", False), ("503", False),
-        ("ExpiredTokenException", False), ("", False),
+        ("AccessDeniedException", True),
+        ("ClientException", True),
+        ("TooManyRequestsException", False),
+        ("ServerException", False),
+        ("503", False),
+        ("ExpiredTokenException", False),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_what_passes_is_not_final(code: str, is_final: bool) -> None:
     """A task that it kept from starting runs again."""
     assert api_errors.is_final(BatchError("no", code=code)) == is_final

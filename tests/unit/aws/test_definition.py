@@ -51,10 +51,18 @@ def test_a_task_knows_its_cores_its_memory_and_its_gpus() -> None:
 
 def test_linux_parameters_and_volumes() -> None:
     found = container(
-        shared_memory="64M", max_swap=100, swappiness=10, tmpfs_size="32M", inferentia=1, efa=1,
-        host_volumes=("/data",), efs_volumes={"fs-01234567": "/efs"}, log_driver="awslogs",
-        log_options={"awslogs-group": "/jobs"}, privileged=True,
-    )  # fmt: skip
+        shared_memory="64M",
+        max_swap=100,
+        swappiness=10,
+        tmpfs_size="32M",
+        inferentia=1,
+        efa=1,
+        host_volumes=("/data",),
+        efs_volumes={"fs-01234567": "/efs"},
+        log_driver="awslogs",
+        log_options={"awslogs-group": "/jobs"},
+        privileged=True,
+    )
     linux = found["linuxParameters"]
     assert (linux["sharedMemorySize"], linux["maxSwap"], linux["swappiness"]) == (64, 100, 10)
     assert linux["tmpfs"] == [{"containerPath": "/k8sflow_temp", "size": 32, "mountOptions": ["mode=1777"]}]

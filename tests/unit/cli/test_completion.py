@@ -97,8 +97,11 @@ def test_bash_completes(flow: type[FlowSpec], tmp_path: Path) -> None:
         ask flow.py attach 20260101
     """
     asked = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True,
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
         env=environment(PATH=f"{tmp_path}:{os.environ['PATH']}", K8SFLOW_ROOT=str(tmp_path / "store")),
-    )  # fmt: skip
+    )
     assert asked.stdout.splitlines() == ["resume", "--namespace --n", OLD]
     assert asked.stderr == ""

@@ -69,8 +69,10 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[FlowSpec]:
         run_all(runner_of(found, tmp_path, run))
     store = _store(tmp_path)
     for task, stream, text in (
-        ("0", "stdout", b"zero\n"), ("1", "stdout", b"one\n10%\r100%\nno end"), ("1", "stderr", b"oh \xff\n")
-    ):  # fmt: skip
+        ("0", "stdout", b"zero\n"),
+        ("1", "stdout", b"one\n10%\r100%\nno end"),
+        ("1", "stderr", b"oh \xff\n"),
+    ):
         log = store.open_log("work", task, 0, stream)
         log.write(text, 1e9 + (stream == "stderr") + int(task) / 4)
         log.close()
@@ -205,11 +207,15 @@ def test_a_tasks_output_is_printed_to_the_byte(ours: Call) -> None:
 def test_several_tasks_have_their_names_before_each_line(ours: Call) -> None:
     """A line that was rewritten is shown as it was in the end."""
     assert ours("logs", "--stdout").stdout.splitlines() == [
-        "[work/0] zero", "[work/1] one", "[work/1] 100%", "[work/1] no end"
-    ]  # fmt: skip
+        "[work/0] zero",
+        "[work/1] one",
+        "[work/1] 100%",
+        "[work/1] no end",
+    ]
     assert ours("logs", "work", "--stdout", "--attempt", "0", "-t").stdout.splitlines()[:2] == [
-        "2001-09-09T01:46:40.000Z [work/0] zero", "2001-09-09T01:46:40.250Z [work/1] one"
-    ]  # fmt: skip
+        "2001-09-09T01:46:40.000Z [work/0] zero",
+        "2001-09-09T01:46:40.250Z [work/1] one",
+    ]
     silent = ours("logs", f"{OLD}/work")
     assert silent.stdout == ""
     assert silent.stderr == f"F/{OLD}/work wrote nothing to stdout or stderr.\n"
@@ -219,9 +225,12 @@ def test_programs_get_a_json_document_for_each_line(ours: Call) -> None:
     """With the time, the stream and the execution."""
     lines = [json.loads(line) for line in ours("logs", "work/1", "--json").stdout.splitlines()]
     assert lines[0] == {
-        "pathspec": f"F/{NEW}/work/1", "attempt": 0, "stream": "stdout", "time": "2001-09-09T01:46:40.250Z",
+        "pathspec": f"F/{NEW}/work/1",
+        "attempt": 0,
+        "stream": "stdout",
+        "time": "2001-09-09T01:46:40.250Z",
         "text": "one",
-    }  # fmt: skip
+    }
     assert lines[-1]["text"] == "oh \ufffd"
 
 
@@ -279,8 +288,11 @@ def test_the_output_of_a_failed_task_ends_with_why(ours: Call, tmp_path: Path) -
 def test_a_follower_of_a_run_that_is_over_prints_all_and_ends(ours: Call, everywhere: Call) -> None:
     """Whatever is followed."""
     assert ours("logs", "-f", "--stdout").stdout.splitlines() == [
-        "[work/0] zero", "[work/1] one", "[work/1] 100%", "[work/1] no end"
-    ]  # fmt: skip
+        "[work/0] zero",
+        "[work/1] one",
+        "[work/1] 100%",
+        "[work/1] no end",
+    ]
     assert everywhere("logs", "F/work/0", "--follow").stdout == "zero\n"
 
 
@@ -333,8 +345,9 @@ def test_tags_of_all_runs_are_listed(ours: Call, everywhere: Call) -> None:
     assert ours("tag", "list", "--all").stdout.splitlines() == mine
     assert json.loads(everywhere("tag", "list", "F", "--my-runs", "--json").stdout) == mine
     assert ours("tag", "list", "--group-by-run", "--hide-system-tags").stdout.splitlines() == [
-        f"F/{NEW}: good, very good", f"F/{OLD}: good, 日本"
-    ]  # fmt: skip
+        f"F/{NEW}: good, very good",
+        f"F/{OLD}: good, 日本",
+    ]
     by_tag = json.loads(everywhere("tag", "list", "F", "--group-by-tag", "--json", "--hide-system-tags").stdout)
     assert by_tag == {"good": [f"F/{NEW}", f"F/{OLD}"], "very good": [f"F/{NEW}"], "日本": [f"F/{OLD}"]}
 
@@ -377,9 +390,13 @@ def test_a_reader_that_closes_the_pipe_is_not_an_error(flow: type[FlowSpec], tmp
     for command in ("logs F/end/0", "logs F/end", "runs --json"):
         program = f"{sys.executable} -c 'from k8sflow.cli.main import main; main()'"
         done = subprocess.run(
-            ["sh", "-c", f"{program} {command} | head -1"], cwd=tmp_path,
-            env=environment(K8SFLOW_ROOT=str(tmp_path / "store")), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            ["sh", "-c", f"{program} {command} | head -1"],
+            cwd=tmp_path,
+            env=environment(K8SFLOW_ROOT=str(tmp_path / "store")),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.stdout.strip() in {"line", "[end/0] line", "["}
         assert done.stderr == ""
 
@@ -395,10 +412,13 @@ def test_a_terminal_that_can_not_show_a_character_gets_its_number(flow: type[Flo
     _store(tmp_path).change_tags(lambda _: ("日本",))
     for command in (["runs"], ["tag", "list", "F"]):
         done = subprocess.run(
-            [sys.executable, "-c", "from k8sflow.cli.main import main; main()", *command], cwd=tmp_path,
+            [sys.executable, "-c", "from k8sflow.cli.main import main; main()", *command],
+            cwd=tmp_path,
             env=environment(K8SFLOW_ROOT=str(tmp_path / "store"), PYTHONIOENCODING="latin-1"),
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert "\\u65e5\\u672c" in done.stdout, done.stderr
 
 

@@ -78,9 +78,7 @@ def test_an_argument_without_a_dash_is_a_word() -> None:
     call = RunnerCall(
         ("--config", "a", "b"), "resume", {"step_to_rerun": "train", "origin_run_id": "r1", "quiet": True}
     )
-    assert expanded(group, call, {}) == [
-        "--config", "a", "b", "--quiet", "resume", "train", "--origin-run-id=r1"
-    ]  # fmt: skip
+    assert expanded(group, call, {}) == ["--config", "a", "b", "--quiet", "resume", "train", "--origin-run-id=r1"]
 
 
 def test_a_call_is_received_and_what_was_typed_is_left_alone(tmp_path: Path) -> None:

@@ -82,8 +82,11 @@ def test_shells_are_given_what_they_need() -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_K8SFLOW_COMPLETE" in CliRunner().invoke(main, ["completion", shell]).stdout
     done = CliRunner().invoke(
-        main, [], prog_name="k8sflow", complete_var="_K8SFLOW_COMPLETE",
+        main,
+        [],
+        prog_name="k8sflow",
+        complete_var="_K8SFLOW_COMPLETE",
         env={"_K8SFLOW_COMPLETE": "bash_complete", "COMP_WORDS": "k8sflow lo", "COMP_CWORD": "1"},
-    )  # fmt: skip
+    )
     assert "plain,logs" in done.stdout
     assert set(json.loads(CliRunner().invoke(main, ["version", "--json"]).stdout)) == {"version"}

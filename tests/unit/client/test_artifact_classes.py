@@ -41,8 +41,12 @@ READ = 'from k8sflow import Flow\ndata = Flow("F").latest_run["start"].task.data
 def _python(code: str, folder: Path, root: Path, *before: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *before, "-c", code],
-        cwd=folder, env=environment(K8SFLOW_ROOT=str(root)), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment(K8SFLOW_ROOT=str(root)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture

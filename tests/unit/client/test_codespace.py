@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.support import environment
+from tests.support import run_in
 
 FLOW = """
     import helpers
@@ -95,14 +94,7 @@ def _project(folder: Path, letter: str, root: Path | None = None) -> Path:
 
 def _python(folder: Path, *arguments: str, root: Path | None = None) -> str:
     changes = {"K8SFLOW_ROOT": str(root)} if root else {}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in(folder, sys.executable, *arguments, **changes)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -238,8 +238,12 @@ def test_names_of_metaflow_are_there(root: Path) -> None:
     run = _run(root)
     task = run["work"]["1"]
     assert [part.path_components for part in (Flow("F"), run, run["work"], task, task["n"])] == [
-        ["F"], ["F", "r1"], ["F", "r1", "work"], ["F", "r1", "work", "1"], ["F", "r1", "work", "1", "n"],
-    ]  # fmt: skip
+        ["F"],
+        ["F", "r1"],
+        ["F", "r1", "work"],
+        ["F", "r1", "work", "1"],
+        ["F", "r1", "work", "1", "n"],
+    ]
     assert [step.id for step in run["join"].parent_steps] == ["work"]
     assert list(task.parent_task_pathspecs) == ["F/r1/split/0"]
     assert list(task.child_task_pathspecs) == ["F/r1/join/0"]
@@ -291,9 +295,13 @@ def test_neighbours_are_generators_that_read_on_demand(root: Path) -> None:
     run = _run(root)
     join = run["join"].task
     for found in (
-        join.parent_tasks, join.child_tasks, join.parent_task_pathspecs, join.child_task_pathspecs,
-        run["join"].parent_steps, run["join"].child_steps,
-    ):  # fmt: skip
+        join.parent_tasks,
+        join.child_tasks,
+        join.parent_task_pathspecs,
+        join.child_task_pathspecs,
+        run["join"].parent_steps,
+        run["join"].child_steps,
+    ):
         assert isinstance(found, Generator)
     first = next(join.parent_tasks)
     assert (first.pathspec, type(first)) == ("F/r1/work/0", Task)

@@ -41,8 +41,12 @@ def test_the_system_tags_have_user_date_and_runtime(store: ObjectStore) -> None:
     project = {"project": {"project_name": "p", "branch_name": "user.ada"}}
     run = _run(store, flow_decorators=project, pods={"start": PodOptions()})
     assert run.system_tags == {
-        "user:ada", "date:2001-09-09", "runtime:kubernetes", "project:p", "project_branch:user.ada"
-    }  # fmt: skip
+        "user:ada",
+        "date:2001-09-09",
+        "runtime:kubernetes",
+        "project:p",
+        "project_branch:user.ada",
+    }
     assert run.tags == run.system_tags | {"first"}
     with pytest.raises(TagError, match="is a system tag"):
         run.remove_tag("user:ada")

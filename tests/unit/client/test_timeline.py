@@ -46,8 +46,13 @@ def test_the_phases_of_a_task_in_a_pod():
 def test_a_moment_that_is_not_known_makes_its_phase_a_part_of_the_next():
     timeline = of(seen("a", SEEN), own("a", {"fetched": 5.0, "began": 6.0, "ended": 7.0}))
     assert phases(timeline.executions[0]) == {
-        "queued": 1.0, "scheduling": 1.0, "fetching": 3.0, "loading": 1.0, "user code": 1.0, "reporting": 2.0
-    }  # fmt: skip
+        "queued": 1.0,
+        "scheduling": 1.0,
+        "fetching": 3.0,
+        "loading": 1.0,
+        "user code": 1.0,
+        "reporting": 2.0,
+    }
 
 
 def test_a_branch_in_a_shared_pod_waits_for_its_turn():
@@ -55,9 +60,17 @@ def test_a_branch_in_a_shared_pod_waits_for_its_turn():
     shared = {**OWN, "shared": 5.5, "forked": 8.0, "began": 9.0, "ended": 10.0, "committed": 11.0}
     timeline = of(seen("a", {**SEEN, "seen": 12.0}), own("a", shared))
     assert phases(timeline.executions[0]) == {
-        "queued": 1.0, "scheduling": 1.0, "container": 1.0, "python": 1.0, "fetching": 1.0, "turn": 3.0,
-        "loading": 1.0, "user code": 1.0, "storing": 1.0, "reporting": 1.0,
-    }  # fmt: skip
+        "queued": 1.0,
+        "scheduling": 1.0,
+        "container": 1.0,
+        "python": 1.0,
+        "fetching": 1.0,
+        "turn": 3.0,
+        "loading": 1.0,
+        "user code": 1.0,
+        "storing": 1.0,
+        "reporting": 1.0,
+    }
 
 
 def test_a_killed_task_has_no_times_of_its_own():

@@ -77,8 +77,11 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
     assert artifact.data == 3
     task = Task("F/r1/left/1-2")
     assert [above.pathspec for above in (artifact.parent, task.parent, task.parent.parent, run.parent)] == [
-        "F/r1/left/1-2", "F/r1/left", "F/r1", "F"
-    ]  # fmt: skip
+        "F/r1/left/1-2",
+        "F/r1/left",
+        "F/r1",
+        "F",
+    ]
     assert Step("F/r1/left").task.id == "1-2"
     assert [flow.id for flow in Metaflow().flows] == ["F"]
     assert Metaflow()["F"].latest_run.id == "r1"
@@ -190,8 +193,13 @@ def test_lines_are_in_the_order_in_which_they_were_written(tmp_path: Path) -> No
     """Both streams are merged by time; bytes that aren't UTF-8 are kept."""
     task = _executions(tmp_path)
     assert [line.text for line in task.lines()] == [
-        "stdout 1 0", "stderr 1 0", "stdout 1 1", "stderr 1 1", "\ufffd open", "\ufffd open"
-    ]  # fmt: skip
+        "stdout 1 0",
+        "stderr 1 0",
+        "stdout 1 1",
+        "stderr 1 1",
+        "\ufffd open",
+        "\ufffd open",
+    ]
     times = [at.timestamp() for at, _ in task.loglines("stdout") if at is not None]
     assert times == [20.0, 21.0, 25.0]
     assert list(task.loglines("stdout", as_unicode=False))[-1][1] == b"\xff open"

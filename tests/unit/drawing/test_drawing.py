@@ -128,8 +128,11 @@ def test_lines_lead_to_the_next_steps(parts: tuple[Part, ...]) -> None:
     graph = _checked(parts)
     drawn = text.draw(graph)
     lines = drawn.splitlines()
-    places = {found[0]: (row, found.start(), found.end()) for row, line in enumerate(lines)
-              for found in re.finditer(r"\b(s\d+|start|end)\b", line)}  # fmt: skip
+    places = {
+        found[0]: (row, found.start(), found.end())
+        for row, line in enumerate(lines)
+        for found in re.finditer(r"\b(s\d+|start|end)\b", line)
+    }
     assert set(places) == set(graph.nodes), drawn
     for arrow in arrows(graph):
         assert arrow.target in set(_below(lines, places, arrow.source)), f"{arrow}\n{drawn}"
@@ -228,10 +231,22 @@ def test_a_long_flow_is_drawn_quickly() -> None:
     """Hundreds of steps in a row, and a hundred side by side."""
     names = [f"s{i}" for i in range(400)]
     nodes = {name: Node(name, PLACE, PLACE, next=(after,)) for name, after in itertools.pairwise(names)}
-    graph = Graph("F", {"start": Node("start", PLACE, PLACE, next=("s0",), is_start=True), **nodes,
-                        "s399": Node("s399", PLACE, PLACE, is_end=True)})  # fmt: skip
+    graph = Graph(
+        "F",
+        {
+            "start": Node("start", PLACE, PLACE, next=("s0",), is_start=True),
+            **nodes,
+            "s399": Node("s399", PLACE, PLACE, is_end=True),
+        },
+    )
     assert len(text.draw(graph).splitlines()) == 801
     wide = {f"b{i}": Node(f"b{i}", PLACE, PLACE, next=("end",)) for i in range(100)}
-    graph = Graph("F", {"start": Node("start", PLACE, PLACE, next=tuple(wide), is_start=True), **wide,
-                        "end": Node("end", PLACE, PLACE, is_end=True)})  # fmt: skip
+    graph = Graph(
+        "F",
+        {
+            "start": Node("start", PLACE, PLACE, next=tuple(wide), is_start=True),
+            **wide,
+            "end": Node("end", PLACE, PLACE, is_end=True),
+        },
+    )
     assert len(text.draw(graph).splitlines()) == 5

@@ -53,8 +53,11 @@ class FakeBatch:
         self.is_alone = True
         self.hides_children = False
         self.queue_document: Document | None = {
-            "jobQueueName": "q", "state": "ENABLED", "status": "VALID", "computeEnvironmentOrder": []
-        }  # fmt: skip
+            "jobQueueName": "q",
+            "state": "ENABLED",
+            "status": "VALID",
+            "computeEnvironmentOrder": [],
+        }
         self.compute: list[Document] = []
         self._runs = runs
         self._on_end = on_end

@@ -293,8 +293,12 @@ def test_ten_thousand_branches_keep_the_driver_small(tmp_path: Path) -> None:
     """The whole driver, in a process of its own, in less than 200 MB."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.unit.executors.wide_batch", str(tmp_path)],
-        cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     finished, megabytes, describes = map(float, done.stdout.split())
     assert finished == 10_000

@@ -25,9 +25,14 @@ def options(**more: Any) -> BatchOptions:
 def queue(kind: str = "EC2", vcpus: int = 16, **more: Any) -> FakeBatch:
     server = FakeBatch()
     server.compute = [
-        {"computeEnvironmentName": "env", "state": "ENABLED", "status": "VALID",
-         "computeResources": {"type": kind, "maxvCpus": vcpus}, **more}
-    ]  # fmt: skip
+        {
+            "computeEnvironmentName": "env",
+            "state": "ENABLED",
+            "status": "VALID",
+            "computeResources": {"type": kind, "maxvCpus": vcpus},
+            **more,
+        }
+    ]
     return server
 
 
@@ -66,23 +71,31 @@ def test_an_unknown_queue_is_an_error() -> None:
         (queue("FARGATE"), options(), FlowDefinitionError, "needs an execution role"),
         (queue("FARGATE"), options(execution_role=ROLE, cpu="3"), FlowDefinitionError, "no size with 3 vCPUs"),
         (
-            queue("FARGATE"), options(execution_role=ROLE, memory="500M"), FlowDefinitionError,
+            queue("FARGATE"),
+            options(execution_role=ROLE, memory="500M"),
+            FlowDefinitionError,
             "no size with 1 vCPUs and 500 MiB",
         ),
         (
-            queue("FARGATE"), options(execution_role=ROLE, on_oom="double"), FlowDefinitionError,
+            queue("FARGATE"),
+            options(execution_role=ROLE, on_oom="double"),
+            FlowDefinitionError,
             "on_oom would request 16384 MiB, and Fargate has no such size with 1 vCPUs",
         ),
         (
-            queue("FARGATE"), options(execution_role=ROLE, memory="8192M", on_oom="double"), FlowDefinitionError,
+            queue("FARGATE"),
+            options(execution_role=ROLE, memory="8192M", on_oom="double"),
+            FlowDefinitionError,
             "on_oom would request 16384 MiB",
         ),
         (
-            queue("FARGATE"), options(execution_role=ROLE, log_driver="gelf", log_options={"a": "b"}),
-            FlowDefinitionError, "no log driver gelf",
+            queue("FARGATE"),
+            options(execution_role=ROLE, log_driver="gelf", log_options={"a": "b"}),
+            FlowDefinitionError,
+            "no log driver gelf",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_a_queue_cant_run_is_refused(
     server: FakeBatch, written: BatchOptions, kind: type[K8sflowError], words: str
 ) -> None:

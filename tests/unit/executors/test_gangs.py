@@ -110,9 +110,10 @@ def test_another_driver_takes_them_over(server: FakeApi, start: Callable[..., Dr
 
 
 MISSING = failed(
-    Outcome.NEVER_STARTED, "1 of the 3 processes that have to run together had no pod within 9 s: train/2.",
+    Outcome.NEVER_STARTED,
+    "1 of the 3 processes that have to run together had no pod within 9 s: train/2.",
     error_type=MISSING_PEERS,
-)  # fmt: skip
+)
 
 
 def missing_peer(start: Callable[..., Driver], server: FakeApi, cpu: str) -> tuple[TaskResult, dict[str, Outcome]]:
@@ -129,9 +130,11 @@ def missing_peer(start: Callable[..., Driver], server: FakeApi, cpu: str) -> tup
         server.pod_of(job, index=index, **running())
         driver.next(Started)
     condition = {
-        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
         "message": "0/1 nodes are available: 1 Insufficient cpu.",
-    }  # fmt: skip
+    }
     server.pod_of(job, index=2, conditions=[condition])
     driver.next(Queued)
     server.pod_of(job, index=0, **terminated(1, "Error", MISSING.to_json()))

@@ -711,8 +711,16 @@ def test_a_long_pull_after_a_wait_for_a_node_is_not_given_up(
     (job,) = driver.run("a")
     pod = server.pod_of(job, **waits("ContainerCreating"))
     about = {"metadata": {"name": "e1"}, "involvedObject": {"uid": pod["metadata"]["uid"]}}
-    server.put("events", {**about, "type": "Warning", "reason": "FailedScheduling", "message": "0/1 nodes",
-                          "lastTimestamp": "2026-01-01T00:00:00Z"})  # fmt: skip
+    server.put(
+        "events",
+        {
+            **about,
+            "type": "Warning",
+            "reason": "FailedScheduling",
+            "message": "0/1 nodes",
+            "lastTimestamp": "2026-01-01T00:00:00Z",
+        },
+    )
     pulling = {"type": "Normal", "reason": "Pulling", "message": 'Pulling image "app:1"'}
     server.put("events", {**about, "metadata": {"name": "e2"}, **pulling, "lastTimestamp": "2026-01-01T00:01:00Z"})
     assert driver.next(Queued).reason == "the image app:1 is being pulled."

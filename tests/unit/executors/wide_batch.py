@@ -63,9 +63,13 @@ def main() -> None:
         return {"batch": BatchExecutor(context, lambda: server)}
 
     loop = Loop(
-        graph, run_store, state=lambda: RunState(graph, "r1"), executors=executors, executor_of=lambda _: "batch",
+        graph,
+        run_store,
+        state=lambda: RunState(graph, "r1"),
+        executors=executors,
+        executor_of=lambda _: "batch",
         observer=Observer(),
-    )  # fmt: skip
+    )
     assert loop.run().is_success
     print(len(done), peak_megabytes(), server.calls["describe_jobs"])
 

@@ -76,7 +76,7 @@ def test_a_table_within_itself_is_an_error(tmp_path: Path) -> None:
         ("c.json", '{"a": 1,\n "b": {"ä": 1,\n\n "ä": 2}}', r"c\.json can't be parsed: the key 'ä' .* lines 2 and 4"),
         ("c.toml", "a = 1\nb = 2\na = 3\n", r"c\.toml can't be parsed: TOMLDecodeError: .*line 3"),
     ],
-)  # fmt: skip
+)
 def test_a_key_that_is_given_twice_is_an_error(tmp_path: Path, name: str, text: str, words: str) -> None:
     """One of the two values would be lost; the error has the file, the key and its lines."""
     (tmp_path / name).write_text(text, encoding="utf-8")

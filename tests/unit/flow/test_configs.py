@@ -171,7 +171,7 @@ def test_a_value_is_given_in_only_one_way(tmp_path: Path) -> None:
 
 def test_help_lists_the_configs(tmp_path: Path) -> None:
     """The list shows their help texts and defaults."""
-    file = write_flow(tmp_path, """
+    source = """
         from k8sflow import Config
         class F(FlowSpec):
             a = Config("a", default="a.json", help="Sizes.")
@@ -181,7 +181,8 @@ def test_help_lists_the_configs(tmp_path: Path) -> None:
             def start(self): self.next(self.end)
             @step
             def end(self): pass
-    """)  # fmt: skip
+    """
+    file = write_flow(tmp_path, source)
     (tmp_path / "a.json").write_text("{}")
     shown = " ".join(flow_command(file, "--help").stdout.split())
     assert "This flow has a: Sizes. [default: 'a.json']; b; c: [required]" in shown

@@ -170,7 +170,7 @@ def test_an_option_without_effect_is_refused(options: Any, words: str) -> None:
 
 def test_a_parameter_is_given_more_than_once_on_the_command_line(tmp_path: Path) -> None:
     """The option is repeated, has a default, or is a list in Python."""
-    file = write_flow(tmp_path, """
+    source = """
         class F(FlowSpec):
             words = Parameter("words", multiple=True)
             sizes = Parameter("sizes", multiple=True, default=[1, 2], help="Sizes.")
@@ -181,7 +181,8 @@ def test_a_parameter_is_given_more_than_once_on_the_command_line(tmp_path: Path)
                 self.next(self.end)
             @step
             def end(self): pass
-    """)  # fmt: skip
+    """
+    file = write_flow(tmp_path, source)
     done = run_flow(file, "--words", "a b", "--words=c", "--must", "1")
     assert "('a b', 'c') (1, 2) (1.0,)" in done.stdout, done.stdout + done.stderr
     assert "() (5,) (1.0, 2.0)" in run_flow(file, "--sizes", "5", "--must", "1", "--must", "2").stdout
@@ -280,9 +281,7 @@ def test_values_come_from_the_command_line_the_environment_or_the_default(tmp_pa
 
 def test_flows_may_share_a_parameter(tmp_path: Path) -> None:
     """Each flow uses a name of its own."""
-    file = write_flow(
-        tmp_path,
-        """
+    source = """
         from k8sflow import IncludeFile
         P = Parameter("p", default=1)
         I = IncludeFile("i", default="i.txt")
@@ -296,8 +295,8 @@ def test_flows_may_share_a_parameter(tmp_path: Path) -> None:
             def end(self): pass
         class G(FlowSpec):
             other, more = P, I
-        """,
-    )
+        """
+    file = write_flow(tmp_path, source)
     (tmp_path / "i.txt").write_text("in")
     done = run_flow(file, "--p", "5")
     assert "[5, 'in']" in done.stdout, done.stdout + done.stderr

@@ -158,10 +158,8 @@ def trimmed(found: Document) -> Document:
 
 def events(namespace: str, name: str, kind: str) -> list[Document]:
     """The events about an object."""
-    found = json.loads(
-        kubectl("-n", namespace, "get", "events", "-o", "json",
-                "--field-selector", f"involvedObject.kind={kind},involvedObject.name={name}")
-    )["items"]  # fmt: skip
+    about = f"involvedObject.kind={kind},involvedObject.name={name}"
+    found = json.loads(kubectl("-n", namespace, "get", "events", "-o", "json", "--field-selector", about))["items"]
     keys = ("type", "reason", "message", "eventTime", "lastTimestamp")
     about = {"kind": kind, "name": name}
     return [{"metadata": {}, "involvedObject": about, **{key: one.get(key) for key in keys}} for one in found]
@@ -187,8 +185,9 @@ def record_pods(namespace: str) -> None:
     held = {"metadata": {"finalizers": ["k8sflow.dev/record"]}}  # else the pods disappear before they are read
     for name in ("evicted-by-api", "preempted"):
         kubectl("-n", namespace, "patch", "pod", name, "--type=merge", "-p", json.dumps(held))
-    kubectl("create", "--raw", f"/api/v1/namespaces/{namespace}/pods/evicted-by-api/eviction", "-f", "-",
-            stdin=eviction)  # fmt: skip
+    kubectl(
+        "create", "--raw", f"/api/v1/namespaces/{namespace}/pods/evicted-by-api/eviction", "-f", "-", stdin=eviction
+    )
     better = pod(SLEEP, ports=[{"containerPort": 80, "hostPort": 31999}])
     create(namespace, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "better"}, **better})
     end = time.monotonic() + _DEADLINE_SECONDS

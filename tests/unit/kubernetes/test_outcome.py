@@ -247,14 +247,17 @@ def test_a_missing_secret_is_named() -> None:
     ("message", "expected", "is_final"),
     [
         ("exceeded quota: small, requested: pods=1", "quota is used up", False),
-        ('pods "x" is forbidden: unable to create new content in namespace lab because it is being terminated',
-         "namespace is being deleted", True),
+        (
+            'pods "x" is forbidden: unable to create new content in namespace lab because it is being terminated',
+            "namespace is being deleted",
+            True,
+        ),
         ('Internal error occurred: failed calling webhook "x": connection refused', "webhook", False),
         ('admission webhook "x" denied the request: no', "admission policy", True),
         ('Pod "x" is invalid: spec.containers[0].image: Required value', "doesn't accept", True),
         ("something new", "refused", False),
     ],
-)  # fmt: skip
+)
 def test_the_reason_why_a_job_has_no_pod(message: str, expected: str, is_final: bool) -> None:
     """Those that a cluster has recorded are in test_recorded."""
     event = {"metadata": {}, "involvedObject": {"name": "j"}, "message": message}
@@ -269,19 +272,26 @@ def test_the_reason_why_a_job_has_no_pod(message: str, expected: str, is_final: 
     [
         ("1 node(s) were unschedulable", "nodes are cordoned", "kubectl uncordon"),
         ("2 node(s) had untolerated taint {gpu: true}", "doesn't tolerate a taint", "tolerations"),
-        ("1 node(s) had untolerated taint(s) {node.kubernetes.io/disk-pressure: }", "not ready, or short of disk",
-         "kubectl describe nodes"),
+        (
+            "1 node(s) had untolerated taint(s) {node.kubernetes.io/disk-pressure: }",
+            "not ready, or short of disk",
+            "kubectl describe nodes",
+        ),
         ("1 node(s) had volume node affinity conflict", "its volume is on a node", "volume"),
         ("pod has unbound immediate PersistentVolumeClaims", "isn't bound", "kubectl describe pvc"),
         ("1 Too many pods", "as many pods as they may", "waits until a pod ends"),
     ],
-)  # fmt: skip
+)
 def test_a_pod_that_no_node_takes_is_explained_by_the_schedulers_reasons(
     reasons: str, summary: str, advice: str
 ) -> None:
     """The advice fits: nobody is asked to request less where the node is cordoned."""
-    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-                 "message": f"0/3 nodes are available: {reasons}. preemption: 0/3 nodes are available."}  # fmt: skip
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": f"0/3 nodes are available: {reasons}. preemption: 0/3 nodes are available.",
+    }
     found = waiting.why(pod(phase="Pending", conditions=[condition]), OPTIONS, ("8", "32Gi"))
     assert found is not None
     assert summary in found.explained.summary

@@ -189,10 +189,13 @@ def test_guaranteed_pods_have_their_requests_as_limits() -> None:
             "google.com/tpu",
             {"cloud.google.com/gke-tpu-accelerator": "v5e"},
         ),
-        ({"gpu": 1, "gpu_vendor": "gpu.intel.com/xe", "compute_pool": "p"}, "gpu.intel.com/xe",
-         {"outerbounds.co/compute-pool": "p"}),
+        (
+            {"gpu": 1, "gpu_vendor": "gpu.intel.com/xe", "compute_pool": "p"},
+            "gpu.intel.com/xe",
+            {"outerbounds.co/compute-pool": "p"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_devices_of_any_vendor_by_model(options: dict[str, Any], resource: str, selector: dict[str, str]) -> None:
     spec = pod(**options)
     assert spec["containers"][0]["resources"]["limits"][resource] == "1"
@@ -209,8 +212,14 @@ def test_claims_of_devices_are_the_pods_and_the_containers() -> None:
 
 
 def test_volumes_of_every_kind() -> None:
-    found = folders(**{name: WRITTEN[name] for name in WRITTEN if name.endswith(("_files", "_volumes", "_claims"))
-                       and name != "resource_claims"}, empty_dirs={"/spool": {"medium": "Memory"}})  # fmt: skip
+    found = folders(
+        **{
+            name: WRITTEN[name]
+            for name in WRITTEN
+            if name.endswith(("_files", "_volumes", "_claims")) and name != "resource_claims"
+        },
+        empty_dirs={"/spool": {"medium": "Memory"}},
+    )
     assert found["/data"] == {"persistentVolumeClaim": {"claimName": "data"}}
     assert found["/run/token"] == {"secret": {"secretName": "token"}}
     assert found["/etc/words"] == {"configMap": {"name": "words"}}

@@ -127,7 +127,7 @@ def test_a_whole_pod_template_object_is_read(template: Any) -> None:
         ("spec: 5", r"the spec of a pod is a dictionary"),
         ("a: {}\n---\nb: {}", r"pod.yaml:\d: it is not YAML"),
     ],
-)  # fmt: skip
+)
 def test_what_a_run_depends_on_is_refused_with_its_line(template: Any, text: str, words: str) -> None:
     with pytest.raises(FlowDefinitionError, match=f"(?s){words}"):
         template(text)

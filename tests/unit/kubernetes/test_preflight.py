@@ -51,9 +51,13 @@ def check(server: FakeApi, settings: Settings = SETTINGS, **steps: PodOptions) -
 
 def job(step: str, options: PodOptions) -> TaskJob:
     return TaskJob(
-        name="check", namespace="lab", tasks=TaskBatch(TaskSpec("Lab", "r", TaskName(step))), options=options,
-        runtime_image="r/i:1", command=("true",),
-    )  # fmt: skip
+        name="check",
+        namespace="lab",
+        tasks=TaskBatch(TaskSpec("Lab", "r", TaskName(step))),
+        options=options,
+        runtime_image="r/i:1",
+        command=("true",),
+    )
 
 
 def refuse(server: FakeApi, message: str, status: int = 403) -> None:

@@ -26,15 +26,27 @@ LARGE = PodOptions(cpu="500", memory="1000M", deadline_seconds=60)
 NODE = ("4", "8Gi")
 DISRUPTED = {"evicted-by-api": Outcome.EVICTED, "preempted": Outcome.PREEMPTED}
 OUTCOMES = {
-    "out-of-memory": Outcome.OUT_OF_MEMORY, "exit-code": Outcome.USER_ERROR, "signal": Outcome.USER_ERROR,
-    "deadline": Outcome.TIMED_OUT, "image-missing": Outcome.BAD_IMAGE, "image-name": Outcome.BAD_IMAGE,
-    "bad-command": Outcome.BAD_IMAGE, "evicted-disk": Outcome.EVICTED, "init-failed": Outcome.NEVER_STARTED,
+    "out-of-memory": Outcome.OUT_OF_MEMORY,
+    "exit-code": Outcome.USER_ERROR,
+    "signal": Outcome.USER_ERROR,
+    "deadline": Outcome.TIMED_OUT,
+    "image-missing": Outcome.BAD_IMAGE,
+    "image-name": Outcome.BAD_IMAGE,
+    "bad-command": Outcome.BAD_IMAGE,
+    "evicted-disk": Outcome.EVICTED,
+    "init-failed": Outcome.NEVER_STARTED,
     **DISRUPTED,
-}  # fmt: skip
+}
 HOPELESS = {
-    "image-name", "evicted-disk", "quota-too-small", "quota-needs-a-limit", "limit-range", "pod-security",
-    "priority-class-missing", "policy",
-}  # fmt: skip
+    "image-name",
+    "evicted-disk",
+    "quota-too-small",
+    "quota-needs-a-limit",
+    "limit-range",
+    "pod-security",
+    "priority-class-missing",
+    "policy",
+}
 
 
 def document(case: str) -> dict[str, Any]:

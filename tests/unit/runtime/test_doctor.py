@@ -48,8 +48,12 @@ class ReadOnly(MemoryStore):
 @pytest.mark.s3
 def test_a_bucket_that_works_passes_every_trial_and_is_left_empty(s3_store: S3Store) -> None:
     assert [(trial.name, trial.failure) for trial in trials(s3_store)] == [
-        ("list", ""), ("write", ""), ("read", ""), ("conditional write", ""), ("delete", ""),
-    ]  # fmt: skip
+        ("list", ""),
+        ("write", ""),
+        ("read", ""),
+        ("conditional write", ""),
+        ("delete", ""),
+    ]
     assert list(s3_store.list_keys("k8sflow-doctor/")) == []
 
 
@@ -125,11 +129,14 @@ def test_failures_have_advice(server: FakeApi) -> None:
 
 def test_an_old_controller_is_a_warning(server: FakeApi) -> None:
     deployment = {
-        "metadata": {"name": "k8sflow-controller", "namespace": "ops",
-                     "labels": {"app.kubernetes.io/name": "k8sflow", "app.kubernetes.io/version": "0.0.1"}},
+        "metadata": {
+            "name": "k8sflow-controller",
+            "namespace": "ops",
+            "labels": {"app.kubernetes.io/name": "k8sflow", "app.kubernetes.io/version": "0.0.1"},
+        },
         "spec": {"template": {"spec": {"containers": [{"image": "k8sflow:0.0.1"}]}}},
         "status": {"readyReplicas": 1},
-    }  # fmt: skip
+    }
     server.put("deployments", deployment)
     server.groups["k8sflow.dev"] = "v1alpha1"
     controller = rows(server)["controller"]

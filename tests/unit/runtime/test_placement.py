@@ -59,8 +59,11 @@ def test_a_timeout_sets_the_deadline_of_the_pod(tmp_path: Path) -> None:
     """Later than the agent's, so that the image may take its time; the user's own deadline is never made longer."""
     pods = placement(tmp_path, "kubernetes").pods
     assert {step: options.deadline_seconds for step, options in pods.items()} == {
-        "start": 670, "work": 30, "join": 30, "end": None,
-    }  # fmt: skip
+        "start": 670,
+        "work": 30,
+        "join": 30,
+        "end": None,
+    }
 
 
 def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
@@ -177,8 +180,9 @@ def test_a_kind_of_gpu_after_with_is_for_the_steps_with_gpus(tmp_path: Path) -> 
     flow = compile_flow(load_flow(write_flow(tmp_path, _WITH_A_GPU % ("A", 1))))
     pods = Placement.of(flow, ("kubernetes:gpu_vendor=amd,gpu_model=mi300x",), Settings()).pods
     assert {step: (pod.gpu_vendor, pod.gpu_model) for step, pod in pods.items()} == {
-        "start": ("amd", "mi300x"), "end": (None, None),
-    }  # fmt: skip
+        "start": ("amd", "mi300x"),
+        "end": (None, None),
+    }
     flow = compile_flow(load_flow(write_flow(tmp_path, _WITH_A_GPU % ("A", None), "none.py")))
     with pytest.raises(FlowDefinitionError, match="--with kubernetes:gpu_vendor=amd has no effect: no step requests"):
         Placement.of(flow, ("kubernetes:gpu_vendor=amd",), Settings())

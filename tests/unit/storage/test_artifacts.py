@@ -30,11 +30,15 @@ HASHABLE = st.integers() | st.text() | st.binary() | st.tuples(st.integers(), st
 VALUES = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner) | st.dictionaries(HASHABLE, inner) | st.tuples(inner, inner) | st.frozensets(HASHABLE)
-        | st.sets(HASHABLE) | st.builds(bytearray, st.binary())
+        st.lists(inner)
+        | st.dictionaries(HASHABLE, inner)
+        | st.tuples(inner, inner)
+        | st.frozensets(HASHABLE)
+        | st.sets(HASHABLE)
+        | st.builds(bytearray, st.binary())
     ),
     max_leaves=20,
-)  # fmt: skip
+)
 DTYPES = ["?", "i1", "<i8", ">i8", "<f4", ">f8", "c16", "S5", "U7", "M8[ns]", "m8[s]", "V3", "O"]
 
 

@@ -117,10 +117,13 @@ def test_one_of_twenty_racing_processes_wins(shared_store: ObjectStore) -> None:
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(RACER), shared_store.url, endpoint, chr(ord("a") + i)],
-            env=environment(**keys), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment(**keys),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for i in range(20)
-    ]  # fmt: skip
+    ]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
@@ -256,8 +259,9 @@ def test_a_writer_killed_in_the_middle_leaves_whole_objects(tmp_path: Path) -> N
     for _ in range(5):
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)],
-            env=environment(), stdout=subprocess.PIPE,
-        )  # fmt: skip
+            env=environment(),
+            stdout=subprocess.PIPE,
+        )
         wait_for(lambda: list(tmp_path.rglob(".tmp-*")))
         process.send_signal(signal.SIGKILL)
         process.communicate()

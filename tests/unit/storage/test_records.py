@@ -23,10 +23,17 @@ POLICY = StepPolicy(RetryPolicy(2, pause_seconds=3.0), timeout_seconds=60, catch
 
 def _record(folder: Path) -> RunRecord:
     return RunRecord(
-        "F", "r1", "flow.py", {"n": ArtifactRef("ab", 2, "pickle", "builtins.int", "aa==")},
-        compile_flow(load_flow(write_flow(folder, foreach()))).graph, {"work": PODS}, tags=("x",),
-        policies={"work": POLICY}, modules=("flow",), flow_decorators={"project": {"name": "p"}},
-    )  # fmt: skip
+        "F",
+        "r1",
+        "flow.py",
+        {"n": ArtifactRef("ab", 2, "pickle", "builtins.int", "aa==")},
+        compile_flow(load_flow(write_flow(folder, foreach()))).graph,
+        {"work": PODS},
+        tags=("x",),
+        policies={"work": POLICY},
+        modules=("flow",),
+        flow_decorators={"project": {"name": "p"}},
+    )
 
 
 def test_a_record_comes_back_from_the_store_with_its_types(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ TEXT = st.text(st.characters(), max_size=50)
 LONG = st.builds(lambda text, times: text * times, TEXT, st.integers(0, 2000))
 FAILURES = st.builds(
     failed,
-    st.sampled_from([o for o in Outcome if o.is_failure]), LONG, LONG, LONG,
-)  # fmt: skip
+    st.sampled_from([o for o in Outcome if o.is_failure]),
+    LONG,
+    LONG,
+    LONG,
+)
 
 
 @given(FAILURES)
@@ -97,9 +100,13 @@ def test_text_that_is_not_a_result_is_refused(text: str) -> None:
 
 PATHS = st.lists(st.integers(0, 10**6), max_size=4).map(tuple)
 SPECS = st.builds(
-    TaskSpec, TEXT, TEXT, st.builds(TaskName, TEXT, PATHS), st.integers(0, 9),
+    TaskSpec,
+    TEXT,
+    TEXT,
+    st.builds(TaskName, TEXT, PATHS),
+    st.integers(0, 9),
     st.lists(st.builds(TaskInput, TEXT, PATHS, st.none() | st.integers(0, 10**6)), max_size=3).map(tuple),
-)  # fmt: skip
+)
 
 
 @given(SPECS)

@@ -12,13 +12,18 @@ from tests.unit.flow.checks.flows import Case, build, check_case
 
 CASES: dict[str, Case] = {
     "what no step can set": (
-        ("from k8sflow import Config\nclass F(FlowSpec):\n  n = Parameter('n', default=1)\n  c = Config('c', default_value={})\n  limit = 3\n  @step\n  def start(me):\n"
-        "    if me.n is None:\n      me.n = 2 # <-\n    me.y, me.c = 1, 2 # <-\n    me.limit += 1 # <-\n    me.end = 1 # <-\n    me.index: int = 3 # <-\n    me.next(me.end)\n"
-        "  @step\n  def end(self): pass"),
-        ["start sets self.n, which is the Parameter 'n'", "under another name"], ["self.c, which is a Config"],
-        ["self.limit, which is a constant"], ["self.end, which is a step of F"], ["self.index, which is a part of every flow"],
+        (
+            "from k8sflow import Config\nclass F(FlowSpec):\n  n = Parameter('n', default=1)\n  c = Config('c', default_value={})\n  limit = 3\n  @step\n  def start(me):\n"
+            "    if me.n is None:\n      me.n = 2 # <-\n    me.y, me.c = 1, 2 # <-\n    me.limit += 1 # <-\n    me.end = 1 # <-\n    me.index: int = 3 # <-\n    me.next(me.end)\n"
+            "  @step\n  def end(self): pass"
+        ),
+        ["start sets self.n, which is the Parameter 'n'", "under another name"],
+        ["self.c, which is a Config"],
+        ["self.limit, which is a constant"],
+        ["self.end, which is a step of F"],
+        ["self.index, which is a part of every flow"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -12,23 +12,31 @@ from tests.unit.flow.checks.flows import Case, build, check_case
 
 CASES: dict[str, Case] = {
     "a case that is missing for a literal": (
-        ("class F(FlowSpec):\n  @step\n  def start(self):\n    if self.n > 3:\n      self.x = 'large'\n    elif self.n:\n      self.x = 'middle' # <-\n    else:\n      self.x = 'small'\n"
-        "    print(self.x)\n    self.next({'large': self.end, 'small': self.end}, condition='x')\n  @step\n  def end(self): pass"),
+        (
+            "class F(FlowSpec):\n  @step\n  def start(self):\n    if self.n > 3:\n      self.x = 'large'\n    elif self.n:\n      self.x = 'middle' # <-\n    else:\n      self.x = 'small'\n"
+            "    print(self.x)\n    self.next({'large': self.end, 'small': self.end}, condition='x')\n  @step\n  def end(self): pass"
+        ),
         ["self.x can be 'middle'", "start (line", "'middle': self.step_name"],
     ),
     "a case that is missing for a comparison": (
-        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.x: bool = self.n > 3 # <-\n    self.next({True: self.end, 'False': self.end}, condition='x')\n  @step\n  def end(self): pass"),
+        (
+            "class F(FlowSpec):\n  @step\n  def start(self):\n    self.x: bool = self.n > 3 # <-\n    self.next({True: self.end, 'False': self.end}, condition='x')\n  @step\n  def end(self): pass"
+        ),
         ["self.x can be False"],
     ),
     "a case that is missing for a bool parameter": (
-        ("class F(FlowSpec):\n  x = Parameter('x', default=True)\n  @step\n  def start(self):\n    self.next({'yes': self.end, True: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"),
+        (
+            "class F(FlowSpec):\n  x = Parameter('x', default=True)\n  @step\n  def start(self):\n    self.next({'yes': self.end, True: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"
+        ),
         ["self.x can be False"],
     ),
     "a case that is missing for a constant": (
-        ("class F(FlowSpec):\n  x = 'deep'\n  @step\n  def start(self):\n    self.next({'wide': self.end, True: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"),
+        (
+            "class F(FlowSpec):\n  x = 'deep'\n  @step\n  def start(self):\n    self.next({'wide': self.end, True: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"
+        ),
         ["self.x can be 'deep'"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -53,7 +61,7 @@ def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: st
         "self.x = 'c'\nsetattr(self, 'x', 'a')",
         "pass",
     ],
-)  # fmt: skip
+)
 def test_a_value_that_may_not_reach_the_switch_is_accepted(tmp_path: Path, body: str) -> None:
     """Only a certain mistake is reported before the run; the others when the value is known."""
     indented = textwrap.indent(body, "    ")

@@ -96,11 +96,16 @@ class F(Mixed, FlowSpec):
         ("self.filled()", "    filled = staticmethod(print)\n    def __getattr__(self, name): return [1]", ""),
         ("super().__init__", "    def __setattr__(self, name, value): super().__setattr__('them', value)", ""),
         ("self.fill()", "    fill = partialmethod(setattr, 'them', [1])", "from functools import partialmethod"),
-        ("pass", "    @with_them",
-         ("from k8sflow import user_step_decorator\n@user_step_decorator\ndef with_them(step_name, flow, inputs, attributes):\n"
-         "    flow.them = [1]\n    yield")),
+        (
+            "pass",
+            "    @with_them",
+            (
+                "from k8sflow import user_step_decorator\n@user_step_decorator\ndef with_them(step_name, flow, inputs, attributes):\n"
+                "    flow.them = [1]\n    yield"
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_attribute_that_may_be_set_is_accepted(tmp_path: Path, body: str, members: str, module: str) -> None:
     """It may be set by name, by a method, by a function that gets self, or by the class."""
     text = SET.format(body=body, members=members, module=module)

@@ -30,13 +30,27 @@ def written(**options: Any) -> BatchOptions:
 
 def test_options_of_a_decorator_and_of_the_command_line_are_the_same() -> None:
     one = written(
-        cpu=2, memory=1024, gpu=1, host_volumes=["/data", "/more"], efs_volumes={"fs-01234567": "/efs"},
-        log_driver="awslogs", log_options=["awslogs-group:/jobs"], aws_batch_tags={"team": "a"}, use_tmpfs=True,
-    )  # fmt: skip
+        cpu=2,
+        memory=1024,
+        gpu=1,
+        host_volumes=["/data", "/more"],
+        efs_volumes={"fs-01234567": "/efs"},
+        log_driver="awslogs",
+        log_options=["awslogs-group:/jobs"],
+        aws_batch_tags={"team": "a"},
+        use_tmpfs=True,
+    )
     other = written(
-        cpu="2", memory="1024", gpu="1", host_volumes="/data,/more", efs_volumes="fs-01234567=/efs",
-        log_driver="awslogs", log_options="awslogs-group=/jobs", aws_batch_tags="team=a", use_tmpfs="true",
-    )  # fmt: skip
+        cpu="2",
+        memory="1024",
+        gpu="1",
+        host_volumes="/data,/more",
+        efs_volumes="fs-01234567=/efs",
+        log_driver="awslogs",
+        log_options="awslogs-group=/jobs",
+        aws_batch_tags="team=a",
+        use_tmpfs="true",
+    )
     assert one == other
     assert BatchOptions.from_document(one.to_document()) == one
 

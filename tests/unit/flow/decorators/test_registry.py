@@ -110,7 +110,7 @@ def test_a_plugin_runs_around_the_steps_of_a_run(plugin: Path, tmp_path: Path) -
         ('kubernetes:tolerations=[{"key": "a,b"}]', {"tolerations": [{"key": "a,b"}]}),
         ("retry:times=5,minutes_between_retries=0", {"times": "5", "minutes_between_retries": "0"}),
     ],
-)  # fmt: skip
+)
 def test_a_value_of_with_may_be_json(text: str, options: dict[str, Any]) -> None:
     """Brackets and quotes may contain commas."""
     assert registry.parse(text).options == options

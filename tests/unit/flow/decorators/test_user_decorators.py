@@ -207,8 +207,15 @@ def test_a_retry_may_fall_back_by_a_wrapper_from_the_command_line(tmp_path: Path
             @step
             def end(self): print("used", self.used, self.trace)
     """
-    done = run_flow(write_flow(tmp_path, source), "--with", "retry:times=1", "--with", "wrappers.fallback:indicator=5",
-                    "--with", "wrappers.noted:word=5")  # fmt: skip
+    done = run_flow(
+        write_flow(tmp_path, source),
+        "--with",
+        "retry:times=1",
+        "--with",
+        "wrappers.fallback:indicator=5",
+        "--with",
+        "wrappers.noted:word=5",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "used 5 ['start (5, None) False', 'None']" in done.stdout
 

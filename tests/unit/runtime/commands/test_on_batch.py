@@ -47,8 +47,10 @@ def test_the_jobs_of_a_run_are_listed(server: FakeBatch, store: MemoryStore) -> 
     remote = OnBatch(server, ("q", "old"), Runs("Demo", [store]))
     found = {str(job.tasks.template.name.step): job for job in remote.work("r1")}
     assert {step: (job.tasks.ids, job.state) for step, job in found.items()} == {
-        "start": ("0", "runnable"), "work": ("0-1", "2 runnable"), "end": ("0", "runnable"),
-    }  # fmt: skip
+        "start": ("0", "runnable"),
+        "work": ("0-1", "2 runnable"),
+        "end": ("0", "runnable"),
+    }
     assert [*remote.work("another")] == []
 
 

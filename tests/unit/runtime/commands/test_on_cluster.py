@@ -115,10 +115,11 @@ DONE = {
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     with fake_api() as server:
         config = {
-            "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
             "clusters": [{"name": "c", "cluster": {"server": server.access.server}}],
             "users": [{"name": "u", "user": {"token": "t"}}],
-        }  # fmt: skip
+        }
         (tmp_path / "kubeconfig").write_text(json.dumps(config))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         server.put("namespaces", {"metadata": {"name": "lab"}})
@@ -321,9 +322,13 @@ def test_a_description_has_the_diagnosis_and_the_events(lab: Lab, call: Callable
     lab.run("one")
     lab.job("one", pod=PULLING)
     event = {
-        "metadata": {"name": "e"}, "type": "Warning", "reason": "Failed", "message": "Error: ErrImagePull",
-        "lastTimestamp": "2026-01-01T10:00:00Z", "count": 3,
-    }  # fmt: skip
+        "metadata": {"name": "e"},
+        "type": "Warning",
+        "reason": "Failed",
+        "message": "Error: ErrImagePull",
+        "lastTimestamp": "2026-01-01T10:00:00Z",
+        "count": 3,
+    }
     lab.server.put("events", event)
     text = call("describe", "one/start/0").output
     for expected in (

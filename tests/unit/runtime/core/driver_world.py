@@ -133,9 +133,14 @@ class World(Observer):
             return RunState(self.graph, "r", policies=self.policies, outlives=lambda _: self.outlives, earlier=earlier)
 
         return Loop(
-            self.graph, self.run_store, state=state, executors=executors, executor_of=lambda _: "fake",
-            observer=self, clock=self,
-        ).run()  # fmt: skip
+            self.graph,
+            self.run_store,
+            state=state,
+            executors=executors,
+            executor_of=lambda _: "fake",
+            observer=self,
+            clock=self,
+        ).run()
 
     # ------------------------------------------------------------------ as an observer
 

@@ -36,8 +36,12 @@ def test_a_failure_is_retried_only_where_the_infrastructure_failed(tmp_path: Pat
     world.behave = lambda spec: failure(outcome) if spec.name.step == "s1" else None
     result = world.drive()
     infrastructure = outcome in {
-        Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR,
-    }  # fmt: skip
+        Outcome.PREEMPTED,
+        Outcome.EVICTED,
+        Outcome.NODE_LOST,
+        Outcome.NEVER_STARTED,
+        Outcome.STORAGE_ERROR,
+    }
     attempts = [spec.attempt for spec in world.attempts if spec.name.step == "s1"]
     assert attempts == (list(range(InfrastructureRetry().times + 1)) if infrastructure else [0])
     assert result.result is not None
@@ -156,8 +160,11 @@ def test_events_pass_to_observers_in_their_order(tmp_path: Path) -> None:
     world = World(graph_of(), tmp_path)
     assert world.drive().is_success
     assert [(type(event).__name__, event.task.name.step) for event in world.seen] == [
-        ("Started", "start"), ("Finished", "start"), ("Started", "end"), ("Finished", "end"),
-    ]  # fmt: skip
+        ("Started", "start"),
+        ("Finished", "start"),
+        ("Started", "end"),
+        ("Finished", "end"),
+    ]
 
 
 def test_a_run_that_someone_has_cancelled_ends_as_cancelled(tmp_path: Path) -> None:

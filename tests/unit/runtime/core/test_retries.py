@@ -47,8 +47,13 @@ def test_the_users_budget_pays_for_code_alone(
     tmp_path: Path, outcomes: str, on: str, times: int, attempts: int
 ) -> None:
     """Failures of the infrastructure have one of their own, whatever came before."""
-    kinds = {"u": Outcome.USER_ERROR, "t": Outcome.TIMED_OUT, "o": Outcome.OUT_OF_MEMORY, "n": Outcome.NODE_LOST,
-             "b": Outcome.BAD_IMAGE}  # fmt: skip
+    kinds = {
+        "u": Outcome.USER_ERROR,
+        "t": Outcome.TIMED_OUT,
+        "o": Outcome.OUT_OF_MEMORY,
+        "n": Outcome.NODE_LOST,
+        "b": Outcome.BAD_IMAGE,
+    }
     world = World(graph_of(Plain()), tmp_path)
     world.policies = {"s1": StepPolicy(RetryPolicy(times, on=tuple(kinds[kind].value for kind in on)))}
 

@@ -89,9 +89,12 @@ def settings(s3_store: S3Store, server: FlowRunApi) -> Settings:
     bucket = f"{s3server.BUCKET}/{s3_store.prefix.rstrip('/')}"
     inside = "https://s3.example.com"
     return Settings(
-        bucket=bucket, endpoint=s3_store.endpoint, in_cluster_endpoint=inside, region="us-east-1",
+        bucket=bucket,
+        endpoint=s3_store.endpoint,
+        in_cluster_endpoint=inside,
+        region="us-east-1",
         kubernetes_namespace="lab",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -117,8 +117,12 @@ def test_the_width_of_a_foreach_is_shown_once_and_all_of_its_branches_count(foll
     assert followed.look() == ["start/0 done before", "work/0 done before"]
     followed.begins(0, TaskName("work", (2,)))
     assert followed.look() == [
-        "work has 3 branches", "work/1 ready", "work/2 ready", "work/2 attempt 0", "work/2 says 0"
-    ]  # fmt: skip
+        "work has 3 branches",
+        "work/1 ready",
+        "work/2 ready",
+        "work/2 attempt 0",
+        "work/2 says 0",
+    ]
     followed.begins(0, TaskName("work", (1,)))
     assert followed.look() == ["work/1 attempt 0", "work/1 says 0"]
 

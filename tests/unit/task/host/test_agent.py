@@ -182,9 +182,11 @@ def test_threads_follow_the_pods_cores(tmp_path: Path) -> None:
     """Unless the user has set them."""
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
     _, _, output = run_body(
-        tmp_path, f"import json; print(json.dumps([os.environ.get(n) for n in {names}]))",
-        K8SFLOW_CPUS="2", MKL_NUM_THREADS="7",
-    )  # fmt: skip
+        tmp_path,
+        f"import json; print(json.dumps([os.environ.get(n) for n in {names}]))",
+        K8SFLOW_CPUS="2",
+        MKL_NUM_THREADS="7",
+    )
     assert json.loads(output["stdout"]) == ["2", "2", "7"]
 
 
@@ -252,8 +254,10 @@ def test_a_user_without_an_entry_has_a_name(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(map(textwrap.dedent, (NAMELESS, before, code)))],
         env={name: value for name, value in environment(HOME="/tmp/home").items() if name not in {"USER", "LOGNAME"}},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     home = "/tmp/home"
     assert json.loads(done.stdout) == ["k8sflow", "k8sflow", 54321, home, home, "k8sflow", "k8sflow", True]
@@ -268,8 +272,9 @@ def test_the_paths_of_image_and_user_are_kept(tmp_path: Path, users: dict[str, s
         tmp_path,
         "import json\nprint(json.dumps([sys.path, os.environ['PYTHONPATH'].split(':'), "
         "os.environ.get('K8SFLOW_PYTHONPATH')]))",
-        PYTHONPATH=":".join([checkout, *images]), **users,
-    )  # fmt: skip
+        PYTHONPATH=":".join([checkout, *images]),
+        **users,
+    )
     path, variable, left = json.loads(output["stdout"])
     expected = [checkout, *(["/users/a", "/users/b"] if users else []), *images]
     assert variable == expected

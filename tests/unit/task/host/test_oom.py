@@ -21,9 +21,10 @@ V2 = {
     "memory.oom.group": "1\n",
 }
 V1 = {
-    "memory.limit_in_bytes": "200003584\n", "memory.usage_in_bytes": "199954432\n",
+    "memory.limit_in_bytes": "200003584\n",
+    "memory.usage_in_bytes": "199954432\n",
     "memory.max_usage_in_bytes": "200003584\n",
-}  # fmt: skip
+}
 CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n"
 VERSIONS = [
     pytest.param(V2, "memory.events", EVENTS, id="v2"),

@@ -122,8 +122,9 @@ def test_a_branch_that_fails_or_dies_leaves_its_siblings_alone(tmp_path: Path) -
     code, message, _ = pod(tmp_path, body).ended()
     assert code == 1
     assert {position: end.outcome for position, end in message.ends.items() if end != DONE} == {
-        0: Outcome.USER_ERROR, 2: Outcome.USER_ERROR
-    }  # fmt: skip
+        0: Outcome.USER_ERROR,
+        2: Outcome.USER_ERROR,
+    }
     assert message.ends[0].explained.summary == "ValueError: no"
     assert "SIGKILL" in message.ends[2].explained.summary
 
@@ -137,8 +138,11 @@ def test_a_branch_that_kills_its_parent_costs_the_branches_after_it_nothing(tmp_
     code, message, log = pod(tmp_path, body, "--at-a-time=2").ended()
     assert code == 1
     assert {position: end.outcome for position, end in message.ends.items()} == {
-        0: Outcome.USER_ERROR, 1: Outcome.USER_ERROR, 2: Outcome.NEVER_STARTED, 3: Outcome.NEVER_STARTED
-    }  # fmt: skip
+        0: Outcome.USER_ERROR,
+        1: Outcome.USER_ERROR,
+        2: Outcome.NEVER_STARTED,
+        3: Outcome.NEVER_STARTED,
+    }
     assert set(log) == {"4", "5"}
 
 
@@ -154,8 +158,11 @@ def test_branches_whose_process_is_killed_from_outside_cost_no_retry(tmp_path: P
     code, message, _ = shared.ended()
     assert code == 1
     assert {position: end.outcome for position, end in message.ends.items()} == {
-        0: Outcome.SUCCEEDED, 1: Outcome.NODE_LOST, 2: Outcome.NODE_LOST, 3: Outcome.NEVER_STARTED
-    }  # fmt: skip
+        0: Outcome.SUCCEEDED,
+        1: Outcome.NODE_LOST,
+        2: Outcome.NODE_LOST,
+        3: Outcome.NEVER_STARTED,
+    }
     assert f"was killed externally ({number.name})" in message.ends[1].explained.summary
 
 

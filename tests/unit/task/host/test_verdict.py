@@ -20,15 +20,19 @@ USER_ERROR = failed(Outcome.USER_ERROR, "ValueError: x", "traceback")
 NO_KILLS, ONE_KILL = Kills(3, 3), Kills(3, 4)
 
 STATUSES = st.integers(0, 255).map(lambda code: code << 8) | st.sampled_from([9, 15, 11, 11 | 0x80, 26])
-SAID = st.none() | st.sampled_from([o for o in Outcome if o.is_failure]).map(
-    lambda outcome: failed(outcome, "said")
-) | st.just(SUCCESS)  # fmt: skip
+SAID = (
+    st.none()
+    | st.sampled_from([o for o in Outcome if o.is_failure]).map(lambda outcome: failed(outcome, "said"))
+    | st.just(SUCCESS)
+)
 COMMITTED = st.none() | st.just(SUCCESS)
 ENDED_FOR = st.none() | st.just(CANCELLED) | st.floats(1, 100).map(timed_out)
 KILLS = st.builds(
     lambda before, more, explained: Kills(before, before + more, explained),
-    st.integers(0, 5), st.integers(0, 2), st.none() | st.integers(0, 8),
-)  # fmt: skip
+    st.integers(0, 5),
+    st.integers(0, 2),
+    st.none() | st.integers(0, 8),
+)
 
 
 @given(STATUSES, SAID, COMMITTED, ENDED_FOR, KILLS)

@@ -56,8 +56,11 @@ def test_a_task_knows_itself_and_its_run(tmp_path: Path) -> None:
     assert data.graph["steps"]["start"]["next"] == ["work"]
     kinds = {name: (found["type"], found["foreach_artifact"]) for name, found in data.graph["steps"].items()}
     assert kinds == {
-        "start": ("split-foreach", "items"), "work": ("linear", None), "join": ("join", None), "end": ("end", None),
-    }  # fmt: skip
+        "start": ("split-foreach", "items"),
+        "work": ("linear", None),
+        "join": ("join", None),
+        "end": ("end", None),
+    }
     assert (data.graph["start_step"], data.graph["end_step"]) == ("start", "end")
     assert data.run == ("F/r1", [5, 6])
     assert data.task == ("F/r1/work/1", False)
