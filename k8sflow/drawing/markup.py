@@ -16,9 +16,7 @@ def mermaid(graph: Graph) -> str:
     for node in graph.nodes.values():
         before, after = _mermaid_shape(graph, node)
         lines.append(f'    {names[node.name]}{before}"{_mermaid_text(node.name)}"{after}')
-    found = [(arrow.source, arrow.target, arrow.label) for arrow in arrows(graph)]
-    found += [(node.name, node.name, loop(node)) for node in graph.nodes.values() if node.is_loop]
-    for source, target, label in found:
+    for source, target, label in _edges(graph):
         text = f'|"{_mermaid_text(label)}"|' if label else ""
         lines.append(f"    {names[source]} -->{text} {names[target]}")
     return "\n".join(lines) + "\n"
@@ -34,12 +32,16 @@ def dot(graph: Graph) -> str:
     for node in graph.nodes.values():
         attributes = "".join(f", {text}" for text in _dot_attributes(graph, node))
         lines.append(f"    {_dot_text(node.name)} [label={_dot_text(node.name)}{attributes}];")
-    found = [(arrow.source, arrow.target, arrow.label) for arrow in arrows(graph)]
-    found += [(node.name, node.name, loop(node)) for node in graph.nodes.values() if node.is_loop]
-    for source, target, label in found:
+    for source, target, label in _edges(graph):
         attributes = f" [label={_dot_text(label)}]" if label else ""
         lines.append(f"    {_dot_text(source)} -> {_dot_text(target)}{attributes};")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _edges(graph: Graph) -> list[tuple[str, str, str]]:
+    """The arrows between steps, then those from a step to itself: source, target and label."""
+    found = [(arrow.source, arrow.target, arrow.label) for arrow in arrows(graph)]
+    return found + [(node.name, node.name, loop(node)) for node in graph.nodes.values() if node.is_loop]
 
 
 def _mermaid_shape(graph: Graph, node: Node) -> tuple[str, str]:

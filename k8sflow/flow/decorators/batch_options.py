@@ -5,18 +5,17 @@ The decorator, ``--with batch:…``, the job definition and the docs all follow 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
 
 from k8sflow.flow.decorators import batch_parsers as parse
 from k8sflow.flow.decorators import pod_parsers, quantity
 from k8sflow.flow.decorators.parsers import count, flag, text
 from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.decorators.step_requests import StepRequests, option
 
 DEFAULT_TMPFS_PATH = "/k8sflow_temp"
-_JOINED = {"aws_batch_tags", "env"}
 _MIB = 2**20
 _MOST_DEVICES = 16
 # What an existing job definition has already; a job can override the rest.
@@ -40,64 +39,62 @@ _OF_DEFINITION = (
 )
 
 
-def _option(parser: Callable[[object], Any], about: str) -> Any:
-    return field(default=None, metadata={"parse": parser, "help": about})
-
-
 @dataclass(frozen=True)
-class BatchOptions:
+class BatchOptions(StepRequests):
     """The requests of a step for its job; None for those that are not set.
 
     Amounts of memory are quantities, as in ``PodOptions``.
     """
 
-    queue: str | None = _option(text, "job queue, by name or ARN (default: the setting batch_queue)")
-    image: str | None = _option(
+    joined = frozenset({"aws_batch_tags", "env"})
+
+    queue: str | None = option(text, "job queue, by name or ARN (default: the setting batch_queue)")
+    image: str | None = option(
         pod_parsers.image, "image of the job, built on the k8sflow image (default: the setting batch_image)"
     )
-    executable: str | None = _option(text, "Python of the image that runs the step (default python3)")
-    iam_role: str | None = _option(
+    executable: str | None = option(text, "Python of the image that runs the step (default python3)")
+    iam_role: str | None = option(
         parse.role, "ARN of the job's role, which may use the bucket (default: the setting batch_job_role)"
     )
-    execution_role: str | None = _option(
+    execution_role: str | None = option(
         parse.role, "ARN of the role by which ECS pulls the image; Fargate needs it (default: batch_execution_role)"
     )
-    job_definition: str | None = _option(
+    job_definition: str | None = option(
         text, "existing job definition, name, name:revision or ARN, used in place of a registered one"
     )
 
-    cpu: str | None = _option(quantity.cpu, "vCPUs; whole ones on EC2 (default 1)")
-    memory: str | None = _option(quantity.size, 'memory: MiB or a quantity ("4Gi") (default 4096)')
-    gpu: int | None = _option(parse.devices(_MOST_DEVICES), "number of GPUs")
-    inferentia: int | None = _option(parse.devices(_MOST_DEVICES), "number of Inferentia devices")
-    trainium: int | None = _option(parse.devices(_MOST_DEVICES), "number of Trainium devices")
-    efa: int | None = _option(parse.devices(32), "number of EFA network devices")
-    shared_memory: str | None = _option(quantity.share, "size of /dev/shm: MiB or a quantity")
-    max_swap: int | None = _option(count, "MiB of swap that the container may use; 0 for none")
-    swappiness: int | None = _option(parse.swappiness, "how readily the kernel swaps, 0 to 100; needs max_swap")
-    on_oom: str | None = _option(
+    cpu: str | None = option(quantity.cpu, "vCPUs; whole ones on EC2 (default 1)")
+    memory: str | None = option(quantity.size, 'memory: MiB or a quantity ("4Gi") (default 4096)')
+    gpu: int | None = option(parse.devices(_MOST_DEVICES), "number of GPUs")
+    inferentia: int | None = option(parse.devices(_MOST_DEVICES), "number of Inferentia devices")
+    trainium: int | None = option(parse.devices(_MOST_DEVICES), "number of Trainium devices")
+    efa: int | None = option(parse.devices(32), "number of EFA network devices")
+    shared_memory: str | None = option(quantity.share, "size of /dev/shm: MiB or a quantity")
+    max_swap: int | None = option(count, "MiB of swap that the container may use; 0 for none")
+    swappiness: int | None = option(parse.swappiness, "how readily the kernel swaps, 0 to 100; needs max_swap")
+    on_oom: str | None = option(
         pod_parsers.one_of("double"), '"double": a task that ran out of memory is run again with twice as much'
     )
-    max_memory: str | None = _option(quantity.size, "most memory that on_oom may request: MiB or a quantity")
-    ephemeral_storage: int | None = _option(parse.storage, "GiB of local disk of a Fargate job, 21 to 200")
+    max_memory: str | None = option(quantity.size, "most memory that on_oom may request: MiB or a quantity")
+    ephemeral_storage: int | None = option(parse.storage, "GiB of local disk of a Fargate job, 21 to 200")
 
-    use_tmpfs: bool | None = _option(flag, "whether the job has a folder in memory (default: if tmpfs_size is set)")
-    tmpfs_size: str | None = _option(quantity.share, "size of the folder in memory (default: half of the memory)")
-    tmpfs_path: str | None = _option(pod_parsers.folder, f"path of the folder in memory (default {DEFAULT_TMPFS_PATH})")
-    tmpfs_tempdir: bool | None = _option(flag, "whether TMPDIR is the folder in memory (default: yes)")
-    host_volumes: tuple[str, ...] | None = _option(parse.folders, "folders of the instance, mounted under their paths")
-    efs_volumes: Mapping[str, str] | None = _option(
+    use_tmpfs: bool | None = option(flag, "whether the job has a folder in memory (default: if tmpfs_size is set)")
+    tmpfs_size: str | None = option(quantity.share, "size of the folder in memory (default: half of the memory)")
+    tmpfs_path: str | None = option(pod_parsers.folder, f"path of the folder in memory (default {DEFAULT_TMPFS_PATH})")
+    tmpfs_tempdir: bool | None = option(flag, "whether TMPDIR is the folder in memory (default: yes)")
+    host_volumes: tuple[str, ...] | None = option(parse.folders, "folders of the instance, mounted under their paths")
+    efs_volumes: Mapping[str, str] | None = option(
         parse.file_systems, "EFS file systems and their folders, fs-…=/folder; those of a list are at /mnt/ID"
     )
 
-    env: Mapping[str, str] | None = _option(pod_parsers.variables, "more environment variables of the container")
-    privileged: bool | None = _option(flag, "whether the container has the rights of the instance's root")
-    log_driver: str | None = _option(
+    env: Mapping[str, str] | None = option(pod_parsers.variables, "more environment variables of the container")
+    privileged: bool | None = option(flag, "whether the container has the rights of the instance's root")
+    log_driver: str | None = option(
         pod_parsers.one_of(*parse.LOG_DRIVERS), "log driver of the container (default awslogs, which is CloudWatch)"
     )
-    log_options: Mapping[str, str] | None = _option(parse.log_options, "options of the log driver, option=value")
-    aws_batch_tags: Mapping[str, str] | None = _option(parse.tags, "more tags of the job, key=value")
-    deadline_seconds: int | None = _option(parse.deadline, "how long the job may run, at least 60 (default 5 days)")
+    log_options: Mapping[str, str] | None = option(parse.log_options, "options of the log driver, option=value")
+    aws_batch_tags: Mapping[str, str] | None = option(parse.tags, "more tags of the job, key=value")
+    deadline_seconds: int | None = option(parse.deadline, "how long the job may run, at least 60 (default 5 days)")
 
     @property
     def has_tmpfs(self) -> bool:
@@ -137,29 +134,6 @@ class BatchOptions:
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} belongs to the job definition {self.job_definition}: set it there")
 
-    def to_document(self) -> dict[str, Any]:
-        """The options that are set, as JSON types."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    @staticmethod
-    def from_document(document: Mapping[str, Any]) -> BatchOptions:
-        """The options that ``to_document`` wrote."""
-        options: dict[str, Any] = {}
-        for name, found in document.items():
-            options[name] = tuple(found) if isinstance(found, list) else found
-        return BatchOptions(**options)
-
-    def over(self, weaker: BatchOptions) -> BatchOptions:
-        """These options, completed by those of ``weaker``; tags and variables are joined key by key."""
-        values = {option.name: getattr(self, option.name) for option in fields(self)}
-        for name, value in values.items():
-            other = getattr(weaker, name)
-            if value is None:
-                values[name] = other
-            elif name in _JOINED and other is not None:
-                values[name] = {**other, **value}
-        return replace(self, **values)
-
     def more_memory(self) -> tuple[str, ...]:
         """The memory of each further execution of a task that ran out of memory, by ``on_oom`` and ``max_memory``.
 
@@ -174,10 +148,7 @@ DEFAULT_BATCH_OPTIONS = BatchOptions(cpu="1", memory="4096M")
 
 def merge_batch(*options: BatchOptions) -> BatchOptions:
     """The options that hold, strongest first: ``@batch``, ``@resources``, ``--with``, settings, default."""
-    merged = BatchOptions()
-    for weaker in options:
-        merged = merged.over(weaker)
-    return merged
+    return BatchOptions.merged(options)
 
 
 def mebibytes(amount: str) -> int:

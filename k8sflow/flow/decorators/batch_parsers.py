@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from k8sflow.flow.decorators.parsers import count, text
+from k8sflow.flow.decorators.parsers import count, listed, text
 from k8sflow.flow.decorators.pod_parsers import folder, pairs
 
 LOG_DRIVERS = ("awslogs", "fluentd", "gelf", "journald", "json-file", "splunk", "syslog")
@@ -69,11 +69,7 @@ def devices(most: int) -> Callable[[object], int]:
 
 def folders(value: object) -> tuple[str, ...]:
     """Folders of the host, each mounted under its own path: a list, or text with commas."""
-    if isinstance(value, str):
-        value = [part for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is not a list of folders")  # noqa: TRY004  callers handle one kind of refusal
-    return tuple(map(folder, value))
+    return tuple(map(folder, listed(value, "folders")))
 
 
 def file_systems(value: object) -> dict[str, str]:

@@ -5,7 +5,7 @@ Each takes what a user wrote, in Python or as text after ``--with``, and raises 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -50,6 +50,20 @@ def flag(value: object) -> bool:
     if not isinstance(value, str) or value.strip().lower() not in _FLAGS:
         raise ValueError(f"{value!r} is neither True nor False")
     return _FLAGS[value.strip().lower()]
+
+
+def listed(value: object, what: str) -> Sequence[Any]:
+    """The items of a list, or those of a text with commas.
+
+    Args:
+        value: What the user wrote.
+        what: The items, for the error.
+    """
+    if isinstance(value, str):
+        value = [part for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of {what}")  # noqa: TRY004  callers expect one kind of error
+    return value
 
 
 def table(value: object) -> dict[str, Any]:

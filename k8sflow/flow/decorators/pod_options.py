@@ -5,8 +5,8 @@ The decorator, ``--with kubernetes:…``, the Job manifest and the docs all foll
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +15,7 @@ from k8sflow.flow.decorators import pod_numbers as numbers
 from k8sflow.flow.decorators import pod_parsers as parse
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.parsers import count, flag, text
+from k8sflow.flow.decorators.step_requests import StepRequests, option
 
 RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory", "on_oom", "max_memory")
 # All that depends on the work of a step.
@@ -25,8 +26,6 @@ DEFAULT_TMPFS_PATH = "/k8sflow_temp"
 # The runtime and the task's code are there, where nothing else can be mounted.
 RUNTIME_FOLDER = "/opt/k8sflow"
 WORK_FOLDER = "/k8sflow/work"
-# What is joined key by key; every other option is replaced whole.
-_JOINED = {"labels", "annotations", "env"}
 # The options with volumes: those whose keys are folders, and those whose values are.
 _BY_FOLDER = ("ephemeral_volumes", "empty_dirs")
 _TO_FOLDER = ("persistent_volume_claims", "image_volumes", "secret_files", "config_map_files")
@@ -61,120 +60,118 @@ _JUDGED_BY_THE_SERVER = (
 )
 
 
-def _option(parser: Callable[[object], Any], about: str) -> Any:
-    return field(default=None, metadata={"parse": parser, "help": about})
-
-
 @dataclass(frozen=True)
-class PodOptions:
+class PodOptions(StepRequests):
     """The requests of a step for its pod; None for those that are not set.
 
     The values are those that the parsers return: amounts are Kubernetes quantities, structures those of the API.
     """
 
-    image: str | None = _option(parse.image, "image of the task's container, with Python 3.10 or newer")
-    image_pull_policy: str | None = _option(
+    joined = frozenset({"labels", "annotations", "env"})
+
+    image: str | None = option(parse.image, "image of the task's container, with Python 3.10 or newer")
+    image_pull_policy: str | None = option(
         parse.one_of("Always", "IfNotPresent", "Never"), "Always, IfNotPresent or Never"
     )
-    image_pull_secrets: tuple[str, ...] | None = _option(parse.names, "Secrets with the registry's credentials")
-    runtime_in_image: bool | None = _option(
+    image_pull_secrets: tuple[str, ...] | None = option(parse.names, "Secrets with the registry's credentials")
+    runtime_in_image: bool | None = option(
         flag, "True for an image that is built on the k8sflow image: no init container copies the runtime"
     )
-    executable: str | None = _option(text, "Python of the image that runs the step (default python3)")
-    namespace: str | None = _option(text, "namespace of the run's Jobs; one for all steps of a run")
-    service_account: str | None = _option(text, "service account of the pod")
+    executable: str | None = option(text, "Python of the image that runs the step (default python3)")
+    namespace: str | None = option(text, "namespace of the run's Jobs; one for all steps of a run")
+    service_account: str | None = option(text, "service account of the pod")
 
-    cpu: str | None = _option(quantity.cpu, 'requested cores: 2, 0.5 or "500m"')
-    cpu_limit: str | None = _option(quantity.cpu, "limit of the cores (default: none)")
-    memory: str | None = _option(quantity.size, 'requested memory: MB or a quantity ("4Gi")')
-    memory_limit: str | None = _option(quantity.size, "limit of the memory: MB or a quantity (default: memory)")
-    qos: str | None = _option(
+    cpu: str | None = option(quantity.cpu, 'requested cores: 2, 0.5 or "500m"')
+    cpu_limit: str | None = option(quantity.cpu, "limit of the cores (default: none)")
+    memory: str | None = option(quantity.size, 'requested memory: MB or a quantity ("4Gi")')
+    memory_limit: str | None = option(quantity.size, "limit of the memory: MB or a quantity (default: memory)")
+    qos: str | None = option(
         parse.one_of("Guaranteed", "Burstable"), "Guaranteed (the limits are the requests) or Burstable (the default)"
     )
-    disk: str | None = _option(quantity.size, "requested local disk, also the limit: MB or a quantity")
-    gpu: int | None = _option(count, "number of GPUs")
-    gpu_vendor: str | None = _option(
+    disk: str | None = option(quantity.size, "requested local disk, also the limit: MB or a quantity")
+    gpu: int | None = option(count, "number of GPUs")
+    gpu_vendor: str | None = option(
         parse.gpu_vendor, f"{', '.join(parse.GPU_RESOURCES)} or a resource as vendor.com/gpu (default nvidia)"
     )
-    gpu_model: str | None = _option(parse.gpu_model, "model of the GPUs: the value of the node's label, or label=value")
-    extended_resources: Mapping[str, str] | None = _option(parse.amounts, "other resources, vendor.com/thing=2")
-    resource_claims: Mapping[str, Mapping[str, str]] | None = _option(
+    gpu_model: str | None = option(parse.gpu_model, "model of the GPUs: the value of the node's label, or label=value")
+    extended_resources: Mapping[str, str] | None = option(parse.amounts, "other resources, vendor.com/thing=2")
+    resource_claims: Mapping[str, Mapping[str, str]] | None = option(
         parse.resource_claims, "devices by dynamic resource allocation, name=template/NAME or name=claim/NAME"
     )
-    shared_memory: str | None = _option(quantity.share, "size of /dev/shm, part of the memory: MB or a quantity")
-    on_oom: str | None = _option(
+    shared_memory: str | None = option(quantity.share, "size of /dev/shm, part of the memory: MB or a quantity")
+    on_oom: str | None = option(
         parse.one_of("double"), '"double": a task that ran out of memory is run again with twice as much'
     )
-    max_memory: str | None = _option(
+    max_memory: str | None = option(
         quantity.size, f"most memory that on_oom may request: MB or a quantity (default {2**_MOST_DOUBLINGS} x memory)"
     )
 
-    use_tmpfs: bool | None = _option(flag, "whether the pod has a folder in memory (default: if tmpfs_size is set)")
-    tmpfs_size: str | None = _option(quantity.share, "size of the folder in memory (default: half of the memory)")
-    tmpfs_path: str | None = _option(parse.folder, f"path of the folder in memory (default {DEFAULT_TMPFS_PATH})")
-    tmpfs_tempdir: bool | None = _option(flag, "whether TMPDIR is the folder in memory (default: yes)")
-    persistent_volume_claims: Mapping[str, str] | None = _option(
+    use_tmpfs: bool | None = option(flag, "whether the pod has a folder in memory (default: if tmpfs_size is set)")
+    tmpfs_size: str | None = option(quantity.share, "size of the folder in memory (default: half of the memory)")
+    tmpfs_path: str | None = option(parse.folder, f"path of the folder in memory (default {DEFAULT_TMPFS_PATH})")
+    tmpfs_tempdir: bool | None = option(flag, "whether TMPDIR is the folder in memory (default: yes)")
+    persistent_volume_claims: Mapping[str, str] | None = option(
         parse.folders, "PersistentVolumeClaims and their folders, claim=/folder"
     )
-    ephemeral_volumes: Mapping[str, Mapping[str, str]] | None = _option(
+    ephemeral_volumes: Mapping[str, Mapping[str, str]] | None = option(
         parse.ephemeral_volumes, "volumes that live as long as the pod, /folder=100Gi; also storage_class, access_mode"
     )
-    empty_dirs: Mapping[str, Mapping[str, str]] | None = _option(
+    empty_dirs: Mapping[str, Mapping[str, str]] | None = option(
         parse.empty_dirs, "folders on the node's disk, /folder=10Gi; also a medium such as Memory"
     )
-    image_volumes: Mapping[str, str] | None = _option(parse.images, "images whose files are mounted, image=/folder")
-    secrets: tuple[str, ...] | None = _option(parse.names, "Secrets whose keys are environment variables")
-    secret_files: Mapping[str, str] | None = _option(parse.folders, "Secrets mounted as files, secret=/folder")
-    config_maps: tuple[str, ...] | None = _option(parse.names, "ConfigMaps whose keys are environment variables")
-    config_map_files: Mapping[str, str] | None = _option(parse.folders, "ConfigMaps mounted as files, name=/folder")
-    env: Mapping[str, str] | None = _option(parse.variables, "more environment variables of the container")
+    image_volumes: Mapping[str, str] | None = option(parse.images, "images whose files are mounted, image=/folder")
+    secrets: tuple[str, ...] | None = option(parse.names, "Secrets whose keys are environment variables")
+    secret_files: Mapping[str, str] | None = option(parse.folders, "Secrets mounted as files, secret=/folder")
+    config_maps: tuple[str, ...] | None = option(parse.names, "ConfigMaps whose keys are environment variables")
+    config_map_files: Mapping[str, str] | None = option(parse.folders, "ConfigMaps mounted as files, name=/folder")
+    env: Mapping[str, str] | None = option(parse.variables, "more environment variables of the container")
 
-    node_selector: Mapping[str, str] | None = _option(parse.selector, "labels that the node must have")
-    compute_pool: str | None = _option(parse.label_value, "value of the node label outerbounds.co/compute-pool")
-    tolerations: tuple[Mapping[str, Any], ...] | None = _option(parse.tolerations, "taints that the pod tolerates")
-    affinity: Mapping[str, Any] | None = _option(parse.affinity, "affinity to nodes and pods")
-    topology_spread: tuple[Mapping[str, Any], ...] | None = _option(
+    node_selector: Mapping[str, str] | None = option(parse.selector, "labels that the node must have")
+    compute_pool: str | None = option(parse.label_value, "value of the node label outerbounds.co/compute-pool")
+    tolerations: tuple[Mapping[str, Any], ...] | None = option(parse.tolerations, "taints that the pod tolerates")
+    affinity: Mapping[str, Any] | None = option(parse.affinity, "affinity to nodes and pods")
+    topology_spread: tuple[Mapping[str, Any], ...] | None = option(
         parse.topology_spread, "label of nodes over which the step's pods are spread, or constraints"
     )
-    priority_class: str | None = _option(parse.name, "priority class of the pod")
-    runtime_class: str | None = _option(parse.name, "runtime class of the pod, such as gvisor")
-    queue: str | None = _option(parse.name, "Kueue's LocalQueue; the Job is created suspended, and Kueue starts it")
+    priority_class: str | None = option(parse.name, "priority class of the pod")
+    runtime_class: str | None = option(parse.name, "runtime class of the pod, such as gvisor")
+    queue: str | None = option(parse.name, "Kueue's LocalQueue; the Job is created suspended, and Kueue starts it")
 
-    labels: Mapping[str, str] | None = _option(parse.own_labels, "more labels of the Job and the pod")
-    annotations: Mapping[str, str] | None = _option(parse.own_annotations, "more annotations of the Job and the pod")
-    run_as_user: int | None = _option(numbers.user, "numeric user of the container (default 65532)")
-    security_context: Mapping[str, Any] | None = _option(
+    labels: Mapping[str, str] | None = option(parse.own_labels, "more labels of the Job and the pod")
+    annotations: Mapping[str, str] | None = option(parse.own_annotations, "more annotations of the Job and the pod")
+    run_as_user: int | None = option(numbers.user, "numeric user of the container (default 65532)")
+    security_context: Mapping[str, Any] | None = option(
         parse.security_context, "security context of the task's container, on top of the restricted one"
     )
-    port: int | None = _option(numbers.port, "port that the container declares")
-    host_aliases: Mapping[str, list[str]] | None = _option(parse.host_aliases, "host names in /etc/hosts, 10.0.0.5=db")
-    dns_policy: str | None = _option(
+    port: int | None = option(numbers.port, "port that the container declares")
+    host_aliases: Mapping[str, list[str]] | None = option(parse.host_aliases, "host names in /etc/hosts, 10.0.0.5=db")
+    dns_policy: str | None = option(
         parse.one_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"), "DNS policy of the pod"
     )
-    dns_config: Mapping[str, Any] | None = _option(parse.dns_config, "name servers, searches and options of the DNS")
-    hostname_resolution_timeout: int | None = _option(
+    dns_config: Mapping[str, Any] | None = option(parse.dns_config, "name servers, searches and options of the DNS")
+    hostname_resolution_timeout: int | None = option(
         numbers.seconds, "seconds that the pods of a step under @parallel wait for each other (default 600)"
     )
-    deadline_seconds: int | None = _option(numbers.deadline, "how long the pod may run (default 5 days)")
-    grace_seconds: int | None = _option(
+    deadline_seconds: int | None = option(numbers.deadline, "how long the pod may run (default 5 days)")
+    grace_seconds: int | None = option(
         numbers.grace,
         "seconds from SIGTERM to SIGKILL, 5 to 86400, in which the step may finish (default: it ends at SIGTERM)",
     )
-    spot: str | None = _option(
+    spot: str | None = option(
         parse.one_of("aws", "gcp", "azure"), "aws, gcp or azure: looks for its notice that a spot node ends"
     )
-    pending_timeout_seconds: int | None = _option(
+    pending_timeout_seconds: int | None = option(
         numbers.seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
     )
-    branches_per_pod: int | None = _option(
+    branches_per_pod: int | None = option(
         numbers.branches, "number of branches of a foreach that share a pod (default 1)"
     )
-    branches_at_a_time: int | None = _option(
+    branches_at_a_time: int | None = option(
         numbers.branches,
         "number of branches that run at a time in a pod they share (default: its cores divided by a branch's)",
     )
-    pod_template: Mapping[str, Any] | None = _option(parse.template, "file with a pod that is merged into the step's")
+    pod_template: Mapping[str, Any] | None = option(parse.template, "file with a pod that is merged into the step's")
 
     @property
     def has_tmpfs(self) -> bool:
@@ -262,18 +259,6 @@ class PodOptions:
         assert self.most_memory is not None, "every pod requests memory"
         return str(int(quantity.parse(self.most_memory) / Decimal(2)))
 
-    def to_document(self) -> dict[str, Any]:
-        """The options that are set, as JSON types."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    @staticmethod
-    def from_document(document: Mapping[str, Any]) -> PodOptions:
-        """The options that ``to_document`` wrote."""
-        options: dict[str, Any] = {}
-        for name, found in document.items():
-            options[name] = tuple(found) if isinstance(found, list) else found
-        return PodOptions(**options)
-
     def more_memory(self) -> tuple[str, ...]:
         """The memory of each further execution of a task that ran out of memory, by ``on_oom`` and ``max_memory``.
 
@@ -300,31 +285,13 @@ class PodOptions:
             found.append(quantity.times(found[-1], 2))
         return (*found[:-1], self.max_memory)
 
-    def over(self, weaker: PodOptions) -> PodOptions:
-        """These options, completed by those of ``weaker``.
-
-        Labels, annotations and environment variables are joined key by key; everything else is replaced whole,
-        so that what the user wrote is never mixed with a default.
-        """
-        values = {option.name: getattr(self, option.name) for option in fields(self)}
-        for name, value in values.items():
-            other = getattr(weaker, name)
-            if value is None:
-                values[name] = other
-            elif name in _JOINED and other is not None:
-                values[name] = {**other, **value}
-        return replace(self, **values)
-
 
 DEFAULT_OPTIONS = PodOptions(cpu="1", memory="4096M")
 
 
 def merge(*options: PodOptions) -> PodOptions:
     """The options that hold, strongest first: ``@kubernetes``, ``@resources``, ``--with``, settings, default."""
-    merged = PodOptions()
-    for weaker in options:
-        merged = merged.over(weaker)
-    return merged
+    return PodOptions.merged(options)
 
 
 def is_more(max_memory: str, memory: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from k8sflow.flow.decorators import image_name, label_syntax, pod_variables, quantity
-from k8sflow.flow.decorators.parsers import count, text
+from k8sflow.flow.decorators.parsers import count, listed, text
 from k8sflow.flow.problems import did_you_mean
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
@@ -81,11 +81,7 @@ def name(value: object) -> str:
 
 def names(value: object) -> tuple[str, ...]:
     """Names of objects in the cluster: a list, or text with commas."""
-    if isinstance(value, str):
-        value = [part for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is not a list of names")  # noqa: TRY004  callers handle one kind of refusal
-    return tuple(name(item) for item in value)
+    return tuple(map(name, listed(value, "names")))
 
 
 def pairs(value: object) -> dict[str, str]:
