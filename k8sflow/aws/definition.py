@@ -14,7 +14,8 @@ from typing import Any
 from k8sflow.aws.document import Document
 from k8sflow.aws.names import definition_name
 from k8sflow.flow.decorators import quantity
-from k8sflow.flow.decorators.batch_options import DEFAULT_TMPFS_PATH, BatchOptions, mebibytes
+from k8sflow.flow.decorators.batch_options import BatchOptions, mebibytes
+from k8sflow.flow.decorators.pod_options import DEFAULT_TMPFS_PATH
 from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
 
 DEFAULT_DEADLINE_SECONDS = 5 * 24 * 3600

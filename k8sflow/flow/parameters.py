@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
 
 # Options of the command line, and fields that Metaflow's flows can't use either.
-RESERVED_NAMES = frozenset({
+RESERVED_OPTIONS = frozenset({
     "params", "with", "tag", "namespace", "obj", "tags", "decospecs", "run-id-file", "max-num-splits", "max-workers",
     "max-log-size", "user-namespace", "run-id", "task-id", "runner-attribute-file", "config", "config-value", "detach",
     "help",
@@ -86,7 +86,7 @@ class Parameter:
             raise FlowDefinitionError(
                 f"Parameter({name!r}): the name can't be an option.", advice="Use letters, digits, - and _."
             )
-        if name.replace("_", "-") in RESERVED_NAMES:
+        if name.replace("_", "-") in RESERVED_OPTIONS:
             raise FlowDefinitionError(
                 f"Parameter({name!r}): the name is taken: the command line has an option {name} already.",
                 advice="Give the parameter another name.",

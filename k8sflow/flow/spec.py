@@ -15,7 +15,7 @@ from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.problems import Misplaced
 
 # Names that a flow can't use for its own attributes, because self has them already.
-RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
+RESERVED_ATTRIBUTES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
 # The prefix of the modules into which a reader loads a flow's file for its classes.
@@ -206,7 +206,7 @@ def fixed(flow: type[FlowSpec], name: str) -> str:
         return f"a constant of the class {flow.__name__}, which can't change during a run"
     if is_step(member):
         return f"a step of {flow.__name__}"
-    return "a part of every flow" if name in RESERVED_NAMES else ""
+    return "a part of every flow" if name in RESERVED_ATTRIBUTES else ""
 
 
 def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:

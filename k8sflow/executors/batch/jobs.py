@@ -20,7 +20,7 @@ from k8sflow.debug_log import DebugLog
 from k8sflow.errors import BatchError
 from k8sflow.executors.backlog import Backlog
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.executors.batch.earlier import EarlierJob, earlier_jobs
+from k8sflow.executors.batch.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.batch.job import JobInBatch, TaskInJob
 from k8sflow.executors.batch.live import end_all, end_named
 from k8sflow.executors.batch.output import StoredOutput

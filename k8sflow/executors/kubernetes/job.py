@@ -12,7 +12,7 @@ from typing import Any
 
 from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.executors.kubernetes.pod import PodOnCluster
-from k8sflow.executors.kubernetes.surroundings import Surroundings
+from k8sflow.executors.kubernetes.pod_context import PodContext
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, labels, queue, scheduling
@@ -64,7 +64,7 @@ class JobOnCluster:
         stays: Whether the Job may stay when it has finished, for people to look at.
     """
 
-    run: Surroundings
+    run: PodContext
     window: Window
     name: str
     options: PodOptions

@@ -17,8 +17,8 @@ from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued
 from k8sflow.executors.kubernetes.following import LAST_LINES
 from k8sflow.executors.kubernetes.holder import Holder
 from k8sflow.executors.kubernetes.lost_agents import complete_logs
+from k8sflow.executors.kubernetes.pod_context import PodContext
 from k8sflow.executors.kubernetes.reading import LogReading
-from k8sflow.executors.kubernetes.surroundings import Surroundings
 from k8sflow.executors.kubernetes.timers import Timers
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
@@ -62,7 +62,7 @@ class PodOnCluster:
         unfinished: Those whose end this driver has yet to report, by id.
     """
 
-    run: Surroundings
+    run: PodContext
     job: Holder
     index: int
     tasks: TaskBatch

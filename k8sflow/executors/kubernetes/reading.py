@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from k8sflow.errors import KubernetesError
-from k8sflow.executors.kubernetes.surroundings import Surroundings
+from k8sflow.executors.kubernetes.pod_context import PodContext
 from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.pod import CONTAINER
 
@@ -26,7 +26,7 @@ class LogReading:
 
     def __init__(
         self,
-        run: Surroundings,
+        run: PodContext,
         pod: str,
         last_lines: int | None,
         on_line: Callable[[bytes], None],

@@ -6,7 +6,7 @@ import ast
 
 from k8sflow.flow.checks.locate import Source, is_decorated_as_step, name_of
 from k8sflow.flow.problems import Location, Problem
-from k8sflow.flow.spec import RESERVED_NAMES
+from k8sflow.flow.spec import RESERVED_ATTRIBUTES
 
 _OTHER = "member of the class"
 _DECLARED = {"Parameter": "parameter", "IncludeFile": "parameter", "Config": "config"}
@@ -35,7 +35,7 @@ def _taken_names(body: ast.ClassDef, file: str) -> list[Problem]:
             f"{name!r} is taken: self.{name} means something in every flow.", "Give it another name."
         )
         for name, line in names
-        if name in RESERVED_NAMES
+        if name in RESERVED_ATTRIBUTES
     ]
 
 

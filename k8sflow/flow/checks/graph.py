@@ -8,7 +8,7 @@ from dataclasses import replace
 from k8sflow.flow.checks.branches import Branches
 from k8sflow.flow.graph import END, START, Graph, Node
 from k8sflow.flow.problems import Location, Problem, did_you_mean
-from k8sflow.flow.spec import RESERVED_NAMES
+from k8sflow.flow.spec import RESERVED_ATTRIBUTES
 
 MAX_NAME_BYTES = 200  # a file name may have 255, and some files of a step have its name and more
 
@@ -124,7 +124,7 @@ def _names(graph: Graph, location: Location) -> list[Problem]:
                 )
             )
     for node in graph.nodes.values():
-        if node.name in RESERVED_NAMES:
+        if node.name in RESERVED_ATTRIBUTES:
             problems.append(
                 node.location.problem(
                     f"a step can't be called {node.name!r}: self.{node.name} means something in every flow.",

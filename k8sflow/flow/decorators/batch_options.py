@@ -12,10 +12,9 @@ from decimal import ROUND_CEILING, Decimal
 from k8sflow.flow.decorators import batch_parsers as parse
 from k8sflow.flow.decorators import pod_parsers, quantity
 from k8sflow.flow.decorators.parsers import count, flag, text
-from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import DEFAULT_TMPFS_PATH, PodOptions
 from k8sflow.flow.decorators.step_requests import StepRequests, option
 
-DEFAULT_TMPFS_PATH = "/k8sflow_temp"
 _MIB = 2**20
 _MOST_DEVICES = 16
 # What an existing job definition has already; a job can override the rest.

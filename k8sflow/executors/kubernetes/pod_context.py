@@ -1,4 +1,4 @@
-"""The part of a run that its Jobs and pods need."""
+"""The part of a run that its Jobs and pods use: the API, the store, and what they may start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 
 
-class Surroundings(Protocol):
+class PodContext(Protocol):
     """The part of a run that its pods need."""
 
     api: KubernetesApi
