@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from k8sflow.config import Settings
-from k8sflow.executors.base import TaskEvent
+from k8sflow.executors.base import Finished, TaskEvent
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
@@ -71,6 +71,15 @@ class Driver:
             event = self.events.get(timeout=DEADLINE_SECONDS)
         assert isinstance(event, kind), event
         return event
+
+    def ends(self, count: int) -> dict[str, Outcome]:
+        """The outcomes of the next tasks that end, by id, in their order."""
+        found: dict[str, Outcome] = {}
+        while len(found) < count:
+            event = self.events.get(timeout=DEADLINE_SECONDS)
+            if isinstance(event, Finished):
+                found[event.task.name.id] = event.result.outcome
+        return found
 
 
 def task(name: str) -> TaskSpec:

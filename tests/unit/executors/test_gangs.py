@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
+from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.host.gang import MISSING_PEERS
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.unit.executors.kubernetes_driver import DEFAULTS, SUCCESS, Driver, running, terminated, with_status
-from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
+from tests.unit.kubernetes.fake_api import FakeApi
 
 FAILURE = failed(Outcome.USER_ERROR, "ValueError: no")
 
@@ -33,16 +33,6 @@ def started_gang(start: Callable[..., Driver], server: FakeApi) -> tuple[Driver,
         server.pod_of(job, index=index, **running())
         driver.next(Started)
     return driver, job
-
-
-def ends_of(driver: Driver, count: int) -> dict[str, Outcome]:
-    """The outcomes of the next tasks that end, by id, in their order."""
-    found: dict[str, Outcome] = {}
-    while len(found) < count:
-        event: TaskEvent | BaseException = driver.events.get(timeout=DEADLINE_SECONDS)
-        if isinstance(event, Finished):
-            found[event.task.name.id] = event.result.outcome
-    return found
 
 
 def test_all_of_them_are_one_job_with_names_in_dns(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -68,7 +58,7 @@ def test_they_succeed_one_by_one(server: FakeApi, start: Callable[..., Driver]) 
     driver, job = started_gang(start, server)
     for index in (2, 0, 1):
         server.pod_of(job, index=index, **terminated(message=SUCCESS.to_json()))
-    assert set(ends_of(driver, 3).values()) == {Outcome.SUCCEEDED}
+    assert set(driver.ends(3).values()) == {Outcome.SUCCEEDED}
     assert server.names("jobs") == [job]
 
 
@@ -76,7 +66,7 @@ def test_the_failure_of_one_ends_the_others(server: FakeApi, start: Callable[...
     """It is reported first, and its pod stays; the next execution has a Job of its own and the same Service."""
     driver, job = started_gang(start, server)
     server.pod_of(job, index=1, **terminated(1, "Error", FAILURE.to_json()))
-    ends = ends_of(driver, 3)
+    ends = driver.ends(3)
     assert next(iter(ends.items())) == ("1", Outcome.USER_ERROR)
     assert ends == {"1": Outcome.USER_ERROR, "0": Outcome.CANCELLED, "2": Outcome.CANCELLED}
     server.wait(lambda: len(server.names("pods")) == 1, "the end of the other pods")
@@ -93,7 +83,7 @@ def test_a_disruption_of_one_ends_the_others(server: FakeApi, start: Callable[..
     assert pod is not None
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drain"}
     server.put("pods", with_status(pod, {**terminated(137, "Error"), "conditions": [condition]}))
-    assert ends_of(driver, 3) == {"2": Outcome.EVICTED, "0": Outcome.CANCELLED, "1": Outcome.CANCELLED}
+    assert driver.ends(3) == {"2": Outcome.EVICTED, "0": Outcome.CANCELLED, "1": Outcome.CANCELLED}
 
 
 def test_another_driver_takes_them_over(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -105,7 +95,7 @@ def test_another_driver_takes_them_over(server: FakeApi, start: Callable[..., Dr
         second.next(Started)
     for index in range(3):
         server.pod_of(job, index=index, **terminated(message=SUCCESS.to_json()))
-    assert set(ends_of(second, 3).values()) == {Outcome.SUCCEEDED}
+    assert set(second.ends(3).values()) == {Outcome.SUCCEEDED}
     assert server.names("jobs") == [job]
 
 
@@ -140,7 +130,7 @@ def missing_peer(start: Callable[..., Driver], server: FakeApi, cpu: str) -> tup
     server.pod_of(job, index=0, **terminated(1, "Error", MISSING.to_json()))
     first = driver.next(Finished)
     assert first.task.name.id == "0"
-    return first.result, ends_of(driver, 2)
+    return first.result, driver.ends(2)
 
 
 def test_processes_that_never_fit_together_are_not_run_again(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -177,7 +167,7 @@ def test_processes_that_lost_their_pods_without_a_driver_end_by_that(
     second = start()
     server.put("jobs", {**manifest, "status": {"failedIndexes": "0,2"}}, silently=True)
     second.executor.submit(gang())
-    assert ends_of(second, 3) == {"0": Outcome.NODE_LOST, "2": Outcome.NODE_LOST, "1": Outcome.CANCELLED}
+    assert second.ends(3) == {"0": Outcome.NODE_LOST, "2": Outcome.NODE_LOST, "1": Outcome.CANCELLED}
 
 
 def test_a_refused_service_is_the_failure_of_all(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -185,5 +175,5 @@ def test_a_refused_service_is_the_failure_of_all(server: FakeApi, start: Callabl
     server.fail("POST", "/services", 403, times=100)
     driver = start()
     driver.executor.submit(gang())
-    assert set(ends_of(driver, 3).values()) == {Outcome.NEVER_STARTED, Outcome.CANCELLED}
+    assert set(driver.ends(3).values()) == {Outcome.NEVER_STARTED, Outcome.CANCELLED}
     assert server.names("jobs") == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from k8sflow.executors.base import Finished, Output, Started, TaskEvent
+from k8sflow.executors.base import Finished, Output, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.host.framing import Encoder, encode_result, encode_start
@@ -21,7 +21,7 @@ from tests.unit.executors.kubernetes_driver import (
     terminated,
     with_status,
 )
-from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
+from tests.unit.kubernetes.fake_api import FakeApi
 
 FOUR = {"work": merge(PodOptions(branches_per_pod=4, branches_at_a_time=2), DEFAULTS)}
 FAILURE = failed(Outcome.USER_ERROR, "ValueError: no")
@@ -46,15 +46,6 @@ def lines(*written: bytes) -> list[tuple[str, bytes]]:
     return [(at(1), line) for data in written for line in data.rstrip(b"\n").split(b"\n")]
 
 
-def ends(driver: Driver, count: int) -> dict[str, Outcome]:
-    found: dict[str, Outcome] = {}
-    while len(found) < count:
-        event: TaskEvent | BaseException = driver.events.get(timeout=DEADLINE_SECONDS)
-        if isinstance(event, Finished):
-            found[event.task.name.id] = event.result.outcome
-    return found
-
-
 def test_the_events_of_each_branch_are_read_from_the_one_log(server: FakeApi, start: Callable[..., Driver]) -> None:
     driver, job, pod = begin(start, server, branches(0, 1, 2))
     written = [encode_start("1"), Encoder("stderr", "1").feed(b"oh\n"), b"not of a branch\n"]
@@ -64,7 +55,7 @@ def test_the_events_of_each_branch_are_read_from_the_one_log(server: FakeApi, st
     assert driver.next(Finished) == Finished(branches(1)[0], FAILURE)
     message = SharedEnds({0: SUCCESS, 1: FAILURE, 2: SUCCESS}).to_termination_message()
     server.put("pods", with_status(pod, terminated(1, message=message)))
-    assert ends(driver, 2) == {"0": Outcome.SUCCEEDED, "2": Outcome.SUCCEEDED}
+    assert driver.ends(2) == {"0": Outcome.SUCCEEDED, "2": Outcome.SUCCEEDED}
     manifest = server.get("jobs", job)
     assert manifest is not None
     assert "podFailurePolicy" not in manifest["spec"]
@@ -83,7 +74,7 @@ def test_of_a_pod_that_was_killed_only_what_is_not_done_runs_again(
     driver.commit("work/2")
     message = SharedEnds({0: SUCCESS, 1: SUCCESS}).to_termination_message()
     server.put("pods", with_status(pod, terminated(143, "Error", message)))
-    assert ends(driver, 3) == {"1": Outcome.SUCCEEDED, "2": Outcome.SUCCEEDED, "3": Outcome.NODE_LOST}
+    assert driver.ends(3) == {"1": Outcome.SUCCEEDED, "2": Outcome.SUCCEEDED, "3": Outcome.NODE_LOST}
 
 
 def test_a_container_that_ran_out_of_memory_is_blamed_on_the_branches_that_ran(
@@ -94,7 +85,7 @@ def test_a_container_that_ran_out_of_memory_is_blamed_on_the_branches_that_ran(
     driver.next(Started)
     driver.next(Started)
     server.put("pods", with_status(pod, terminated(137, "OOMKilled")))
-    assert ends(driver, 4) == {
+    assert driver.ends(4) == {
         "0": Outcome.OUT_OF_MEMORY,
         "1": Outcome.OUT_OF_MEMORY,
         "2": Outcome.NEVER_STARTED,
@@ -108,19 +99,19 @@ def test_a_disrupted_pod_of_several_branches_is_not_waited_for(server: FakeApi, 
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "web"}
     message = SharedEnds({0: SUCCESS}).to_termination_message()
     server.put("pods", with_status(pod, {**terminated(143, "Error", message), "conditions": [condition]}))
-    assert ends(driver, 2) == {"0": Outcome.SUCCEEDED, "1": Outcome.PREEMPTED}
+    assert driver.ends(2) == {"0": Outcome.SUCCEEDED, "1": Outcome.PREEMPTED}
 
 
 def test_another_driver_takes_over_the_branches_of_a_pod(server: FakeApi, start: Callable[..., Driver]) -> None:
     first, job, pod = begin(start, server, branches(0, 1, 2))
     name = pod["metadata"]["name"]
     server.write_log(name, *lines(encode_start("0"), encode_result(SUCCESS.to_json(), "0"), encode_start("1")))
-    assert ends(first, 1) == {"0": Outcome.SUCCEEDED}
+    assert first.ends(1) == {"0": Outcome.SUCCEEDED}
     second = start(options=FOUR)
     second.executor.submit(branches(1))
     second.executor.submit(branches(2))
     assert second.next(Started).task == branches(1)[0]
     message = SharedEnds({0: SUCCESS, 1: SUCCESS, 2: FAILURE}).to_termination_message()
     server.put("pods", with_status(pod, terminated(1, message=message)))
-    assert ends(second, 2) == {"1": Outcome.SUCCEEDED, "2": Outcome.USER_ERROR}
+    assert second.ends(2) == {"1": Outcome.SUCCEEDED, "2": Outcome.USER_ERROR}
     assert server.names("jobs") == [job]

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,6 @@ from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.executors.batch_driver import OPTIONS, ROLE, SECONDS, Driver, branches, task
 from tests.unit.executors.fake_batch import FakeBatch
-
-
-@pytest.fixture
-def server() -> FakeBatch:
-    """AWS Batch, whose jobs have the states that a test sets."""
-    return FakeBatch()
-
-
-@pytest.fixture
-def driver(server: FakeBatch) -> Iterator[Driver]:
-    """A driver of one run."""
-    found = Driver(server)
-    yield found
-    found.executor.close()
 
 
 def test_a_task_is_a_job_of_its_steps_definition(server: FakeBatch, driver: Driver) -> None:
@@ -293,7 +278,7 @@ def test_ten_thousand_branches_keep_the_driver_small(tmp_path: Path) -> None:
     """The whole driver, in a process of its own, in less than 200 MB."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.unit.executors.wide_batch", str(tmp_path)],
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         capture_output=True,
         text=True,
         timeout=120,

@@ -20,20 +20,6 @@ from tests.unit.executors.batch_driver import Driver, branches, task
 from tests.unit.executors.fake_batch import FakeBatch
 
 
-@pytest.fixture
-def server() -> FakeBatch:
-    """AWS Batch, whose jobs have the states that a test sets."""
-    return FakeBatch()
-
-
-@pytest.fixture
-def driver(server: FakeBatch) -> Iterator[Driver]:
-    """A driver of one run."""
-    found = Driver(server)
-    yield found
-    found.executor.close()
-
-
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k8sflow.executors.batch.strays._LOOK_SECONDS", 0.02)
