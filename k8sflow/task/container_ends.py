@@ -60,12 +60,16 @@ _PULL_WORDS = {
     PullProblem.ARCHITECTURE: ("no match for platform", "no matching manifest"),
     PullProblem.UNREACHABLE: ("no such host", "i/o timeout", "connection refused", "dial tcp"),
     PullProblem.REFUSED: (
-        "unauthorized", "denied", "forbidden",
-        "authentication required", "authorization failed", "no basic auth credentials",
+        "unauthorized",
+        "denied",
+        "forbidden",
+        "authentication required",
+        "authorization failed",
+        "no basic auth credentials",
     ),
     PullProblem.MISSING: ("not found", "manifest unknown", "does not exist", "no such image"),
     PullProblem.NAME: ("invalid reference format", "couldn't parse image"),
-}  # fmt: skip
+}
 
 
 def cancelled() -> TaskResult:
