@@ -18,7 +18,7 @@ from k8sflow.aws.definition import (
 from k8sflow.aws.document import Document
 from k8sflow.aws.names import job_name
 from k8sflow.errors import BatchError
-from k8sflow.executors.agent_words import environment, task_arguments
+from k8sflow.executors.agent_arguments import environment, task_arguments
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.task.batch import TaskBatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k8sflow.executors.agent_words import environment, task_arguments
+from k8sflow.executors.agent_arguments import environment, task_arguments
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import names
