@@ -29,7 +29,6 @@ _PULL = ("CannotPullContainer", "CannotPullImageManifest", "ImageNotFound")
 _START = ("CannotCreateContainer", "CannotStartContainer", "ContainerRuntime", "DockerTimeoutError", "CannotInspect")
 _ROLE = ("unable to assume the role", "is not authorized to perform: sts:AssumeRole", "role is invalid")
 _INITIALIZATION = "ResourceInitializationError"
-_SIGNALS_FROM_OUTSIDE = {137, 143}
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _inferred(job: Document, container: dict[str, Any], options: BatchOptions, *
         return found
     if code is None and not job.get("startedAt"):
         return diagnosis.never_started(evidence)
-    if code in _SIGNALS_FROM_OUTSIDE:
+    if code in container_ends.SIGNALS_FROM_OUTSIDE:
         return diagnosis.killed(int(code), evidence)
     return container_ends.no_result(None if code is None else int(code), reason or status, evidence)
 

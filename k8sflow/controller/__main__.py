@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 
 from k8sflow.controller.flowrun_policy import Policy
-from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT, TASK_SERVICE_ACCOUNT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,23 +45,28 @@ def parser() -> argparse.ArgumentParser:
         "--namespace", "namespace to watch for FlowRuns; repeatable, like all options that take a NAME", required=True
     )
     found.add_argument("--image", required=True, help="the k8sflow image, used for drivers")
-    found.add_argument("--image-pull-policy", default="IfNotPresent")
+    found.add_argument("--image-pull-policy", default=Policy.image_pull_policy)
     names("--image-pull-secret", "Secret for pulling the driver's image")
     names("--allow-driver-image", "another image that a FlowRun may choose for its driver")
-    found.add_argument("--driver-service-account", default=DRIVER_SERVICE_ACCOUNT, metavar="NAME")
+    found.add_argument("--driver-service-account", default=Policy.driver_service_account, metavar="NAME")
     found.add_argument(
         "--task-service-account",
-        default=TASK_SERVICE_ACCOUNT,
+        default=Policy.task_service_account,
         metavar="NAME",
         help="service account of tasks whose flow names none",
     )
     names("--allow-task-service-account", "another service account that a flow may choose for its tasks")
     names("--allow-task-option", "a guarded option of @kubernetes that a flow may use, such as secrets")
-    found.add_argument("--driver-cpu", default="100m", metavar="QUANTITY")
-    found.add_argument("--driver-memory", default="512Mi", metavar="QUANTITY", help="request and limit")
-    found.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is restarted")
+    found.add_argument("--driver-cpu", default=Policy.driver_cpu, metavar="QUANTITY")
+    found.add_argument("--driver-memory", default=Policy.driver_memory, metavar="QUANTITY", help="request and limit")
     found.add_argument(
-        "--driver-ttl-seconds", type=int, default=3600, help="how long the Jobs of finished drivers are kept"
+        "--driver-restarts", type=int, default=Policy.driver_restarts, help="how often a dead driver is restarted"
+    )
+    found.add_argument(
+        "--driver-ttl-seconds",
+        type=int,
+        default=Policy.ttl_seconds,
+        help="how long the Jobs of finished drivers are kept",
     )
     found.add_argument("--port", type=int, default=8080, help="port of the liveness probe, /healthz")
     return found

@@ -30,7 +30,6 @@ from k8sflow.task.shared_results import SharedEnds
 Pod = Manifest
 
 _OUT_OF_MEMORY_EXIT = 137
-_SIGNALS_FROM_OUTSIDE = {137, 143}
 _DISRUPTIONS_OF_A_NODE = {"DeletionByTaintManager", "DeletionByPodGC"}
 _NODE_REASONS = {"NodeShutdown", "Terminated", "Shutdown", "NodeLost"}
 _START_FAILURES = {"StartError", "ContainerCannotRun", "CreateContainerError", "CreateContainerConfigError"}
@@ -189,7 +188,7 @@ def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message
     if (found := _by_last_words(image, message.strip())) is not None:
         return found
     detail = _evidence(code, reason, message)
-    if code in _SIGNALS_FROM_OUTSIDE:
+    if code in container_ends.SIGNALS_FROM_OUTSIDE:
         return diagnosis.killed(code, detail)
     return container_ends.no_result(code, reason, detail)
 

@@ -17,6 +17,8 @@ from k8sflow.version import VERSION
 SIGNALLED = 128  # exit codes above are signals of Linux, whatever the system that reads them
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 13: "SIGPIPE", 24: "SIGXCPU"}
 _SENT = {9: "SIGKILL", 15: "SIGTERM"}
+# The exit codes of a container that something outside of it has killed.
+SIGNALS_FROM_OUTSIDE = frozenset(SIGNALLED + number for number in _SENT)
 # The kernel's ENOEXEC, as the container's runtime writes it to the log when it has become the container.
 _NOT_EXECUTABLE = re.compile(r"exec \S+: exec format error")
 # What container runtimes say where the program is missing; a device, a volume or a folder may be missing too:
