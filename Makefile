@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-kubernetes bench-wide bench-check clean
+.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-artifacts bench-kubernetes bench-wide bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and t
 
 bench-resume: $(VENV)/.installed ## resume a run of 10,000 finished tasks (half a minute)
 	$(BIN)/python benchmarks/resume.py
+
+bench-artifacts: $(VENV)-bench/.installed ## values to a folder and to S3 against Metaflow and the bare operation (about 10 minutes)
+	PYTHONPATH=. $(VENV)-bench/bin/python benchmarks/artifacts.py
 
 bench-kubernetes: $(VENV)-bench/.installed cluster ## flows on the test cluster against Metaflow and bare Jobs (about 20 minutes)
 	eval "$$($(PYTHON) -m tests.cluster env)" && $(VENV)-bench/bin/python benchmarks/kubernetes/one_step.py

@@ -12,7 +12,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def selected(name: str, only: Sequence[str] | None) -> bool:
     return not only or any(text in name for text in only)
 
 
-def run_all(comparisons: Sequence[Comparison], chosen: argparse.Namespace) -> None:
+def run_all(comparisons: Iterable[Comparison], chosen: argparse.Namespace) -> None:
     """Run the comparisons that the options select, print their tables, and write the JSON file."""
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     results: dict[str, Figures] = {}
