@@ -1,4 +1,4 @@
-"""The stores in which a reader looks for runs: a folder on this machine, and the bucket if one is set."""
+"""The stores in which a reader looks for runs: the root (a folder or a bucket), and the bucket if one is set."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def _url_of(place: str) -> str:
     return str(inside if inside.is_dir() else folder)
 
 
-def known_stores(settings: config.Settings | None = None, roots: Sequence[Path] | None = None) -> list[ObjectStore]:
+def known_stores(settings: config.Settings | None = None, roots: Sequence[str] | None = None) -> list[ObjectStore]:
     """The stores to search for runs, the folder first; or those chosen by ``metadata``.
 
     In a task, the store of its run is first, whatever its working folder is.
 
     Args:
         settings: The current settings; None for those of the working folder.
-        roots: The folders; None for ``K8SFLOW_ROOT``, or the nearest ``.k8sflow`` of the working folder or, without
-            one, of the script's folder.
+        roots: The folders or buckets; None for ``K8SFLOW_ROOT``, or the nearest ``.k8sflow`` of the working folder or,
+            without one, of the script's folder.
 
     Raises:
         ConfigurationError: The working folder was deleted, and nothing else says where to look.
@@ -97,12 +97,12 @@ def _stores_of_task() -> list[ObjectStore]:
     return [] if run is None or run.run_store is None else [run.run_store.store]
 
 
-def _roots(settings: config.Settings) -> list[Path]:
-    """The folder on this machine, which may not exist yet; none if the working folder was deleted."""
+def _roots(settings: config.Settings) -> list[str]:
+    """The folder on this machine, which may not exist yet, or a bucket; none if the working folder was deleted."""
     if settings.root:
-        return [Path(settings.root)]
+        return [settings.root]
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     here = config.working_folder()
     if found := nearest(here) or (nearest(Path(os.path.realpath(script)).parent) if script else None):
-        return [found]
-    return [] if here is None else [here / config.ROOT_NAME]
+        return [str(found)]
+    return [] if here is None else [str(here / config.ROOT_NAME)]

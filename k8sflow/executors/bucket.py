@@ -25,6 +25,13 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str =
     """
     from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
 
+    if not settings.bucket and settings.root:
+        raise ConfigurationError(
+            f"a run on {system} needs a bucket, and none is set: {settings.root} is a folder.",
+            cause=f"Code and artifacts travel between this machine and {system} through S3-compatible storage.",
+            advice="Give --datastore s3://bucket/prefix, or set K8SFLOW_BUCKET=name for such runs; if --datastore or "
+            "K8SFLOW_DATASTORE names the folder, leave it out.",
+        )
     if not settings.bucket:
         raise ConfigurationError(
             f"a run on {system} needs a bucket, and none is set.",

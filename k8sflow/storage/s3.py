@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,14 +70,36 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self.endpoint = endpoint
         self.region = region
-        self.patience = patience or Patience()
-        self._client = _client(self.bucket, endpoint, region)
+        self._patience = patience or Patience()
+        self._opened = _client(self.bucket, endpoint, region)
+        self._process = os.getpid()
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
 
     @property
     def url(self) -> str:
         """``s3://bucket/prefix``."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    @property
+    def patience(self) -> Patience:
+        """The patience with the server: how long calls wait for it."""
+        self._renew_after_fork()
+        return self._patience
+
+    @property
+    def _client(self) -> S3Client:
+        self._renew_after_fork()
+        return self._opened
+
+    def _renew_after_fork(self) -> None:
+        """Gives a fork, such as a worker of parallel_map, a client and locks of its own.
+
+        The parent uses the connections, and another thread of it may have held a lock at the moment of the fork.
+        """
+        if self._process != os.getpid():
+            self._patience = self._patience.after_fork()
+            self._opened = _client(self.bucket, self.endpoint, self.region)
+            self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
         """Pickles the address only: connections and credentials belong to their process."""
@@ -185,7 +208,7 @@ class S3Store:
 
     def after_fork(self) -> S3Store:
         """A store with connections of its own."""
-        return S3Store(self.url, endpoint=self.endpoint, region=self.region, patience=self.patience.after_fork())
+        return S3Store(self.url, endpoint=self.endpoint, region=self.region, patience=self._patience.after_fork())
 
     def report_outages(self, report: Report) -> None:
         self.patience.outage.report = report
@@ -195,7 +218,7 @@ class S3Store:
         self.patience.limit(seconds)
 
     def close(self) -> None:
-        self._client.close()
+        self._opened.close()
 
     @patient
     def check(self) -> None:
