@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from k8sflow import roots, started
+from k8sflow import roots, s3_options, started
 from k8sflow.errors import ConfigurationError
 from k8sflow.version import VERSION
 
@@ -40,6 +40,14 @@ class Settings:
         endpoint: URL of the S3 server as this machine reaches it; None for AWS.
         in_cluster_endpoint: URL of the S3 server as pods reach it; None if it is the same.
         region: Region of the bucket.
+        s3_ca_bundle: PEM file with the certificates by which the S3 server's is verified; None for the system's. A
+            relative path starts where that of ``root`` does.
+        in_cluster_s3_ca_bundle: The same in pods; None for those of their image.
+        s3_proxy: URL of an HTTP proxy to the S3 server; None for that of the environment.
+        in_cluster_s3_proxy: The same for pods; None for that of their environment.
+        s3_anonymous: ``true`` to send requests without keys, to read public buckets.
+        s3_requester_pays: ``true`` to pay for requests to a bucket whose owner doesn't.
+        s3_write_headers: Headers of requests that create objects, as ``name=value`` separated by commas.
         storage_patience_seconds: How long a finished task and a run's driver wait for an unreachable bucket;
             None for ten minutes.
         infrastructure_retries: How often a task is run again after infrastructure failures; None for three times.
@@ -69,6 +77,13 @@ class Settings:
     endpoint: str | None = None
     in_cluster_endpoint: str | None = None
     region: str = "us-east-1"
+    s3_ca_bundle: str | None = None
+    in_cluster_s3_ca_bundle: str | None = None
+    s3_proxy: str | None = None
+    in_cluster_s3_proxy: str | None = None
+    s3_anonymous: str | None = None
+    s3_requester_pays: str | None = None
+    s3_write_headers: str | None = None
     storage_patience_seconds: str | None = None
     infrastructure_retries: str | None = None
     infrastructure_pauses_seconds: str | None = None
@@ -92,6 +107,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.root:
             roots.checked(self.root, _ROOT)
+        s3_options.check(self)
         kind, _, name = self.credentials.partition(":")
         if self.credentials != "service-account" and (kind != "secret" or not name):
             raise ConfigurationError(
@@ -175,7 +191,15 @@ class Settings:
 
     def in_cluster(self) -> Settings:
         """The same settings, as a pod has to use them."""
-        return replace(self, endpoint=self.in_cluster_endpoint or self.endpoint, in_cluster_endpoint=None)
+        return replace(
+            self,
+            endpoint=self.in_cluster_endpoint or self.endpoint,
+            in_cluster_endpoint=None,
+            s3_ca_bundle=self.in_cluster_s3_ca_bundle,
+            in_cluster_s3_ca_bundle=None,
+            s3_proxy=self.in_cluster_s3_proxy,
+            in_cluster_s3_proxy=None,
+        )
 
     def to_environment(self) -> dict[str, str]:
         """Environment variables from which ``load`` reads the same settings."""
@@ -217,9 +241,13 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
         values = _read(path)
         if root := values.get("root"):
             values["root"] = roots.absolute(root, path.absolute().parent, _ROOT)
+        if bundle := values.get("s3_ca_bundle"):
+            values["s3_ca_bundle"] = str(path.absolute().parent / bundle)
     values |= {key: text for key in keys if (text := environment.get(variable(key)))}
     if root := environment.get(variable("root")):
         values["root"] = roots.absolute(root, working or started.FOLDER, _ROOT)
+    if bundle := environment.get(variable("s3_ca_bundle")):
+        values["s3_ca_bundle"] = str(Path(working or started.FOLDER or "/") / bundle)
     if datastore := environment.get(DATASTORE):  # the only store: runs on Kubernetes are not kept elsewhere
         values["root"] = roots.datastore(datastore, working)
         values.pop("bucket", None)

@@ -13,7 +13,7 @@ from k8sflow.flow.current import current
 from k8sflow.runtime.lookup import stores_in
 from k8sflow.storage.local_folder import nearest
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 
 _BUCKET = "s3://"
 _LOCAL = "local@"
@@ -80,7 +80,7 @@ def known_stores(settings: config.Settings | None = None, roots: Sequence[str] |
     """
     found = settings or config.load_here()
     if settings is None and roots is None and _State.urls is not None:
-        return [open_store(url, endpoint=found.endpoint, region=found.region) for url in _State.urls]
+        return [store_of(found, url) for url in _State.urls]
     stores = [*_stores_of_task(), *stores_in(found, _roots(found) if roots is None else roots)]
     if not stores:
         raise ConfigurationError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
+from k8sflow.s3_options import S3Options
 from k8sflow.storage.patience import Patience
 
 if TYPE_CHECKING:
@@ -40,4 +41,10 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str =
             "into k8sflow.toml beside the flow.",
         )
     patience = Patience(settings.storage_patience, first_seconds)
-    return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region, patience=patience)
+    return S3Store(
+        f"s3://{settings.bucket}",
+        endpoint=settings.endpoint,
+        region=settings.region,
+        patience=patience,
+        options=S3Options.of(settings),
+    )

@@ -17,7 +17,7 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import local_roots
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RUNS, SPINS, RunStore
@@ -176,17 +176,6 @@ def stores_in(settings: Settings, roots: Iterable[str], patience: Patience | Non
     """
     urls = [*roots, *([f"s3://{settings.bucket}"] if settings.bucket else [])]
     return [store_of(settings, url, patience) for url in dict.fromkeys(url.rstrip("/") or url for url in urls)]
-
-
-def store_of(settings: Settings, url: str, patience: Patience | None = None) -> ObjectStore:
-    """The store at a URL, by the settings for buckets.
-
-    Args:
-        settings: The settings.
-        url: As ``open_store`` accepts it.
-        patience: How long calls wait for a bucket that can't be reached.
-    """
-    return open_store(url, endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 
 def runs_of(flow: type[FlowSpec], settings: Settings) -> Runs:

@@ -18,6 +18,7 @@ from k8sflow.errors import (
     UnreachableError,
 )
 from k8sflow.outages import Report
+from k8sflow.s3_options import S3Options
 from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, patient
@@ -56,6 +57,7 @@ class S3Store:
         endpoint: URL of the server; None for AWS.
         region: Region of the bucket.
         patience: How long calls wait for the server.
+        options: How requests are sent; None for the defaults.
     """
 
     parallel_reads = 32
@@ -64,14 +66,21 @@ class S3Store:
     folder = None
 
     def __init__(
-        self, url: str, *, endpoint: str | None = None, region: str | None = None, patience: Patience | None = None
+        self,
+        url: str,
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        patience: Patience | None = None,
+        options: S3Options | None = None,
     ) -> None:
         self.bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
         self.endpoint = endpoint
         self.region = region
         self._patience = patience or Patience()
-        self._opened = _client(self.bucket, endpoint, region)
+        self.options = options or S3Options()
+        self._opened = _client(self.bucket, endpoint, region, self.options)
         self._process = os.getpid()
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
 
@@ -98,12 +107,14 @@ class S3Store:
         """
         if self._process != os.getpid():
             self._patience = self._patience.after_fork()
-            self._opened = _client(self.bucket, self.endpoint, self.region)
+            self._opened = _client(self.bucket, self.endpoint, self.region, self.options)
             self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
         """Pickles the address only: connections and credentials belong to their process."""
-        return functools.partial(S3Store, self.url, endpoint=self.endpoint, region=self.region), ()
+        return functools.partial(
+            S3Store, self.url, endpoint=self.endpoint, region=self.region, options=self.options
+        ), ()
 
     @patient
     def get(self, key: str) -> Buffer:
@@ -208,7 +219,13 @@ class S3Store:
 
     def after_fork(self) -> S3Store:
         """A store with connections of its own."""
-        return S3Store(self.url, endpoint=self.endpoint, region=self.region, patience=self._patience.after_fork())
+        return S3Store(
+            self.url,
+            endpoint=self.endpoint,
+            region=self.region,
+            patience=self._patience.after_fork(),
+            options=self.options,
+        )
 
     def report_outages(self, report: Report) -> None:
         self.patience.outage.report = report
@@ -314,10 +331,10 @@ class S3Store:
         return kind(f"{server} refused {where}: {error}", advice=advice)
 
 
-def _client(bucket: str, endpoint: str | None, region: str | None) -> S3Client:
+def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options) -> S3Client:
     """The client for a bucket: the simplest that can do it."""
-    if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads):
+    if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads, os.environ, options):
         return client
     from k8sflow.storage.s3_boto import BotoClient  # noqa: PLC0415  boto3 is loaded where it is needed
 
-    return BotoClient(bucket, endpoint, region, S3Store.parallel_reads)
+    return BotoClient(bucket, endpoint, region, S3Store.parallel_reads, options)

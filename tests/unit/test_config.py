@@ -73,11 +73,25 @@ def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
         "kubernetes_indexed_from": ("5", "9"),
         "kubernetes_job_ttl_seconds": ("60", "0"),
         "log": ("debug", "info"),
+        "s3_ca_bundle": ("/etc/ca.pem", "/ünï/ca.pem"),
+        "s3_proxy": ("http://a:1", "https://b"),
+        "in_cluster_s3_proxy": ("http://a:1", "https://b"),
+        "s3_anonymous": ("true", "False"),
+        "s3_requester_pays": ("true", "false"),
+        "s3_write_headers": ("x-amz-acl=private", "x-amz-storage-class=STANDARD_IA"),
     }
     file, variable = valid.get(key, ("file", "ünï"))
     _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
     assert getattr(_load(tmp_path, home), key) == file
     assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable
+
+
+def test_a_relative_file_of_certificates_starts_where_the_root_does(tmp_path: Path, home: Path) -> None:
+    """A task may have another working folder."""
+    _write(tmp_path / "k8sflow.toml", 's3_ca_bundle = "ca.pem"')
+    assert _load(tmp_path, home).s3_ca_bundle == str(tmp_path / "ca.pem")
+    found = config.load(tmp_path, {"K8SFLOW_S3_CA_BUNDLE": "mine.pem"}, working=tmp_path / "a")
+    assert found.s3_ca_bundle == str(tmp_path / "a/mine.pem")
 
 
 @pytest.mark.parametrize("text", ["three", "-1", "1.5", ""])

@@ -15,7 +15,6 @@ from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands import id_files
-from k8sflow.runtime.lookup import store_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.preflight import check_systems
 from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
@@ -23,6 +22,7 @@ from k8sflow.runtime.session import Session
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import RunStore

@@ -191,7 +191,7 @@ def _answering(*codes: int, base: type[_Answers] = _Answers) -> Iterator[tuple[S
 
 def test_a_refusal_is_not_put_down_to_a_clock_that_was_corrected(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that denies access also to a request with its own time has another reason."""
-    monkeypatch.setattr(s3, "_client", lambda *address: plain_client(*address, 1))
+    monkeypatch.setattr(s3, "_client", lambda *address: plain_client(*address[:3], 1))
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
     with _answering(base=_Denies) as (store, handler):
