@@ -7,11 +7,15 @@ import http.server
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from k8sflow.storage.s3_signing import Keys, signed
+from tests.s3server import KEYS
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     requests: list[Request]
     upstream: str
+    ignored: frozenset[str]
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -43,6 +48,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(self.upstream, timeout=30)
         try:
             sent = {name: value for name, value in headers.items() if name != "expect"}
+            if self.ignored & sent.keys():  # the signature is also of these headers
+                again = self._signed(parts.path, parts.query, headers["x-amz-content-sha256"])
+                sent = {**again, "content-length": str(len(body))}
             connection.request(self.command, target, body=body or None, headers=sent)
             answer = connection.getresponse()
             content = answer.read()
@@ -56,6 +64,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         finally:
             connection.close()
 
+    def _signed(self, path: str, query: str, digest: str) -> dict[str, str]:
+        keys = Keys(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
+        return signed(self.command, path, query, {"host": self.upstream}, digest, keys, "us-east-1", time.time())
+
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET  # noqa: N815  the names that http.server calls
 
     def log_message(self, *_: object) -> None:
@@ -63,15 +75,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def recording(endpoint: str, *, tls: Path | None = None) -> Iterator[tuple[str, list[Request]]]:
+def recording(
+    endpoint: str, *, tls: Path | None = None, ignored: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, list[Request]]]:
     """Start the server in front of an S3 server; yields its URL, and the list of the requests so far.
 
     Args:
         endpoint: The S3 server.
         tls: A folder for ``ca.pem``, the certificate of the server; None for a server without TLS.
+        ignored: Headers that are not passed on, as of a server that doesn't know them.
     """
     requests: list[Request] = []
-    values = {"requests": requests, "upstream": urlsplit(endpoint).netloc}
+    values = {"requests": requests, "upstream": urlsplit(endpoint).netloc, "ignored": ignored}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), values))
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import (
@@ -314,6 +315,12 @@ class S3Store:
             return ConfigurationError(
                 f"there is no bucket {self.bucket!r} at {server}.",
                 advice="Create it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
+            )
+        if error.status == HTTPStatus.NOT_IMPLEMENTED:
+            return ConfigurationError(
+                f"{server} can't do what k8sflow needs: it answers the request for {where} with {code} (501).",
+                cause="Results of tasks need conditional writes (If-None-Match: *), which not all servers have.",
+                advice="Use an S3 server with conditional writes, or a newer version. `k8sflow doctor` tries them.",
             )
         if code in _NOT_FOUND:
             return ObjectNotFoundError(f"there is no {where}.")

@@ -14,6 +14,7 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
 from tests import s3server
 from tests.cluster.s3 import S3Server
+from tests.recording import recording
 from tests.support import environment, flow_command, run_flow, write_flow
 
 pytestmark = pytest.mark.s3
@@ -177,6 +178,18 @@ def test_a_missing_bucket_is_reported_before_the_run(file: Path, server: dict[st
     assert done.returncode == 1
     assert "there is no bucket 'no-such-bucket'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_ignores_conditions_gets_no_run(
+    file: Path, server: dict[str, str], s3_store: S3Store, s3_server: S3Server
+) -> None:
+    """Two processes could both store a task's result there; no record of the run remains."""
+    keys = {name: value for name, value in server.items() if name != "K8SFLOW_ENDPOINT"}
+    with recording(s3_server.endpoint, ignored=frozenset({"if-none-match"})) as (endpoint, _):
+        done = run_flow(file, "--run-id", "r1", K8SFLOW_ROOT=s3_store.url, K8SFLOW_ENDPOINT=endpoint, **keys)
+    assert done.returncode == 1
+    assert "the server ignores the condition If-None-Match" in done.stderr
+    assert not s3_store.exists("F/runs/r1/run.json")
 
 
 def test_a_run_starts_though_its_code_is_too_big_for_the_bucket(

@@ -152,6 +152,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
             409: "ConditionalRequestConflict",
             412: "PreconditionFailed",
             500: "InternalError",
+            501: "NotImplemented",
         }[code]
         body = b"" if code == 200 else f"<Error><Code>{name}</Code><Message>m</Message></Error>".encode()
         self.send_response(code)
@@ -232,6 +233,16 @@ def test_a_server_error_is_retried(keys: None) -> None:
     """The client does so, and the user doesn't notice."""
     with _answering(500, 200) as (store, handler):
         store.put("x", [b"x"])
+        assert handler.seen == 2
+
+
+def test_a_server_without_conditional_writes_is_reported_at_once(keys: None) -> None:
+    """Waiting for it, as for another server error, is in vain."""
+    with _answering(200, 501) as (store, handler):
+        assert store.put_new("first", b"x")
+        error = _error(lambda: store.put_new("commit", b"x"))
+        assert isinstance(error, ConfigurationError)
+        assert "If-None-Match" in error.cause
         assert handler.seen == 2
 
 
