@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from k8sflow import config
+from k8sflow import config, roots
 from k8sflow.errors import ConfigurationError, NotFoundError
 from k8sflow.flow.current import current
 from k8sflow.runtime.lookup import stores_in
@@ -36,6 +36,7 @@ def metadata(place: str) -> str:
 
     Raises:
         NotFoundError: There is no such folder.
+        ConfigurationError: It is a URL that is not a bucket's.
     """
     _State.urls = tuple(_url_of(each.strip()) for each in place.split(","))
     return get_metadata()
@@ -53,7 +54,7 @@ def default_metadata() -> str:
 
 
 def _url_of(place: str) -> str:
-    if place.startswith(_BUCKET):
+    if roots.is_bucket(roots.checked(place, "the location for metadata()")):
         return place
     folder = Path(place.removeprefix(_LOCAL)).expanduser().resolve()
     if not folder.is_dir():

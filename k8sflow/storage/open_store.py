@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k8sflow import roots
 from k8sflow.config import Settings
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.folder import FolderStore
@@ -45,9 +46,12 @@ def open_store(
         region: Region of the bucket.
         patience: How long calls wait for a server that can't be reached; half a minute by default.
         options: How requests are sent.
+
+    Raises:
+        ConfigurationError: It is a URL of another kind.
     """
     if url.startswith("s3://"):
         from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
 
         return S3Store(url, endpoint=endpoint, region=region, patience=patience, options=options)
-    return FolderStore(url)
+    return FolderStore(roots.checked(url, "the store"))
