@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.config import Settings
+from k8sflow.config import Settings, load
 from k8sflow.errors import AccessError, ConfigurationError, K8sflowError
+from k8sflow.executors.bucket import open_bucket
 from k8sflow.s3_options import S3Options, headers_of
 from k8sflow.storage import s3
 from k8sflow.storage.open_store import store_of
@@ -97,6 +98,14 @@ def test_a_certificate_of_ones_own_is_verified(
         assert isinstance(store, S3Store)
         _used(store)
     assert requests
+
+
+@pytest.mark.s3
+def test_a_run_in_the_cluster_has_the_store_of_local_runs(s3_server: S3Server, s3_store: S3Store) -> None:
+    """So a local run can be resumed there, which needs the same bucket and prefix."""
+    found = load(Path("/nowhere"), {"K8SFLOW_ROOT": f"{s3_store.url}/", "K8SFLOW_ENDPOINT": s3_server.endpoint})
+    assert open_bucket(found).url == store_of(found, str(found.root)).url == s3_store.url
+    open_bucket(found).check()
 
 
 @pytest.mark.s3
