@@ -8,18 +8,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from k8sflow import started
+from k8sflow import roots, s3_options, started
 from k8sflow.errors import ConfigurationError
 from k8sflow.version import VERSION
 
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
+# As --datastore: the store that wins over the settings root and bucket.
+DATASTORE = "K8SFLOW_DATASTORE"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 _LOG_LIMIT_MB = 1000.0
 _FOLLOWED_TASKS = 20
 _INDEXED_FROM = 100
 _JOB_TTL_SECONDS = 3600
+_ROOT = "the setting root (K8SFLOW_ROOT)"
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,24 @@ class Settings:
     """All settings. Each comes from the environment (``K8SFLOW_<KEY>``), else from the file, else from its default.
 
     Args:
-        root: Folder with the runs of this machine; None for the nearest ``.k8sflow`` in the working folder or above it.
-            A relative path is resolved against the folder in which the process was started or, if it is in a file,
-            against that file's folder.
-        bucket: ``name`` or ``name/prefix`` of the S3 bucket; required for runs on Kubernetes.
+        root: Where the runs of this machine are kept: a folder, or ``s3://bucket/prefix``; None for the nearest
+            ``.k8sflow`` in the working folder or above it. A relative path is resolved against the folder in which the
+            process was started or, if it is in a file, against that file's folder.
+        bucket: ``name`` or ``name/prefix`` of the S3 bucket of runs on Kubernetes; None for that of ``root``, if it is
+            one.
         credentials: Where pods get the keys of the bucket: ``secret:NAME``, a Secret in the run's namespace with
             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ``service-account``, the cloud's workload identity.
         endpoint: URL of the S3 server as this machine reaches it; None for AWS.
         in_cluster_endpoint: URL of the S3 server as pods reach it; None if it is the same.
         region: Region of the bucket.
+        s3_ca_bundle: PEM file with the certificates by which the S3 server's is verified; None for the system's. A
+            relative path starts where that of ``root`` does.
+        in_cluster_s3_ca_bundle: The same in pods; None for those of their image.
+        s3_proxy: URL of an HTTP proxy to the S3 server; None for that of the environment.
+        in_cluster_s3_proxy: The same for pods; None for that of their environment.
+        s3_anonymous: ``true`` to send requests without keys, to read public buckets.
+        s3_requester_pays: ``true`` to pay for requests to a bucket whose owner doesn't.
+        s3_write_headers: Headers of requests that create objects, as ``name=value`` separated by commas.
         storage_patience_seconds: How long a finished task and a run's driver wait for an unreachable bucket;
             None for ten minutes.
         infrastructure_retries: How often a task is run again after infrastructure failures; None for three times.
@@ -65,6 +77,13 @@ class Settings:
     endpoint: str | None = None
     in_cluster_endpoint: str | None = None
     region: str = "us-east-1"
+    s3_ca_bundle: str | None = None
+    in_cluster_s3_ca_bundle: str | None = None
+    s3_proxy: str | None = None
+    in_cluster_s3_proxy: str | None = None
+    s3_anonymous: str | None = None
+    s3_requester_pays: str | None = None
+    s3_write_headers: str | None = None
     storage_patience_seconds: str | None = None
     infrastructure_retries: str | None = None
     infrastructure_pauses_seconds: str | None = None
@@ -86,12 +105,9 @@ class Settings:
     log: str | None = None
 
     def __post_init__(self) -> None:
-        if self.root and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", self.root):
-            raise ConfigurationError(
-                f"the setting root ({variable('root')}) is {self.root!r}, which is not a folder.",
-                cause="Runs on this machine are kept in a folder; only those with steps on Kubernetes are in a bucket.",
-                advice=f"Name a folder here, and the bucket in the setting bucket ({variable('bucket')}).",
-            )
+        if self.root:
+            roots.checked(self.root, _ROOT)
+        s3_options.check(self)
         kind, _, name = self.credentials.partition(":")
         if self.credentials != "service-account" and (kind != "secret" or not name):
             raise ConfigurationError(
@@ -175,7 +191,15 @@ class Settings:
 
     def in_cluster(self) -> Settings:
         """The same settings, as a pod has to use them."""
-        return replace(self, endpoint=self.in_cluster_endpoint or self.endpoint, in_cluster_endpoint=None)
+        return replace(
+            self,
+            endpoint=self.in_cluster_endpoint or self.endpoint,
+            in_cluster_endpoint=None,
+            s3_ca_bundle=self.in_cluster_s3_ca_bundle,
+            in_cluster_s3_ca_bundle=None,
+            s3_proxy=self.in_cluster_s3_proxy,
+            in_cluster_s3_proxy=None,
+        )
 
     def to_environment(self) -> dict[str, str]:
         """Environment variables from which ``load`` reads the same settings."""
@@ -216,10 +240,19 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
     if (path := find_file(folder, environment)) is not None:
         values = _read(path)
         if root := values.get("root"):
-            values["root"] = _absolute(root, path.absolute().parent)
+            values["root"] = roots.absolute(root, path.absolute().parent, _ROOT)
+        if bundle := values.get("s3_ca_bundle"):
+            values["s3_ca_bundle"] = str(path.absolute().parent / bundle)
     values |= {key: text for key in keys if (text := environment.get(variable(key)))}
     if root := environment.get(variable("root")):
-        values["root"] = _absolute(root, working or started.FOLDER)
+        values["root"] = roots.absolute(root, working or started.FOLDER, _ROOT)
+    if bundle := environment.get(variable("s3_ca_bundle")):
+        values["s3_ca_bundle"] = str(Path(working or started.FOLDER or "/") / bundle)
+    if datastore := environment.get(DATASTORE):  # the only store: runs on Kubernetes are not kept elsewhere
+        values["root"] = roots.datastore(datastore, working)
+        values.pop("bucket", None)
+    if "bucket" not in values and roots.is_bucket(values.get("root", "")):
+        values["bucket"] = roots.bucket_of(values["root"])
     return Settings(**values)
 
 
@@ -238,21 +271,6 @@ def working_folder() -> Path | None:
         return Path.cwd()
     except FileNotFoundError:
         return None
-
-
-def _absolute(root: str, folder: Path | str | None) -> str:
-    """The folder for runs as an absolute path, so that it survives a change of the working folder."""
-    if "://" in root:  # refused later, as the user wrote it
-        return root
-    path = Path(os.path.expanduser(root))  # noqa: PTH111  Path.expanduser() raises for a user that doesn't exist
-    if path.is_absolute():
-        return str(path)
-    if folder is None:
-        raise ConfigurationError(
-            f"the setting root ({variable('root')}) is {root!r}, but the working folder no longer exists.",
-            advice="Go to a folder that exists, or give an absolute path.",
-        )
-    return str(folder / path)
 
 
 def find_file(folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:

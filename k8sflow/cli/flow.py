@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log, shadowing
-from k8sflow.cli import batch, completion, graphs, kubernetes, reading, resume, run_options, runner_call
+from k8sflow.cli import batch, completion, datastore, graphs, kubernetes, reading, resume, run_options, runner_call
 from k8sflow.cli.show_errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
@@ -91,6 +91,7 @@ def _group(definition: FlowDefinition) -> click.Group:
         *_commands_of_pods(definition),
     ):
         group.add_command(command)
+    datastore.add_to(group)
     return group
 
 

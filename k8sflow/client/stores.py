@@ -1,4 +1,4 @@
-"""The stores in which a reader looks for runs: a folder on this machine, and the bucket if one is set."""
+"""The stores in which a reader looks for runs: the root (a folder or a bucket), and the bucket if one is set."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from k8sflow import config
+from k8sflow import config, roots
 from k8sflow.errors import ConfigurationError, NotFoundError
 from k8sflow.flow.current import current
 from k8sflow.runtime.lookup import stores_in
 from k8sflow.storage.local_folder import nearest
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 
 _BUCKET = "s3://"
 _LOCAL = "local@"
@@ -36,6 +36,7 @@ def metadata(place: str) -> str:
 
     Raises:
         NotFoundError: There is no such folder.
+        ConfigurationError: It is a URL that is not a bucket's.
     """
     _State.urls = tuple(_url_of(each.strip()) for each in place.split(","))
     return get_metadata()
@@ -53,7 +54,7 @@ def default_metadata() -> str:
 
 
 def _url_of(place: str) -> str:
-    if place.startswith(_BUCKET):
+    if roots.is_bucket(roots.checked(place, "the location for metadata()")):
         return place
     folder = Path(place.removeprefix(_LOCAL)).expanduser().resolve()
     if not folder.is_dir():
@@ -65,22 +66,22 @@ def _url_of(place: str) -> str:
     return str(inside if inside.is_dir() else folder)
 
 
-def known_stores(settings: config.Settings | None = None, roots: Sequence[Path] | None = None) -> list[ObjectStore]:
+def known_stores(settings: config.Settings | None = None, roots: Sequence[str] | None = None) -> list[ObjectStore]:
     """The stores to search for runs, the folder first; or those chosen by ``metadata``.
 
     In a task, the store of its run is first, whatever its working folder is.
 
     Args:
         settings: The current settings; None for those of the working folder.
-        roots: The folders; None for ``K8SFLOW_ROOT``, or the nearest ``.k8sflow`` of the working folder or, without
-            one, of the script's folder.
+        roots: The folders or buckets; None for ``K8SFLOW_ROOT``, or the nearest ``.k8sflow`` of the working folder or,
+            without one, of the script's folder.
 
     Raises:
         ConfigurationError: The working folder was deleted, and nothing else says where to look.
     """
     found = settings or config.load_here()
     if settings is None and roots is None and _State.urls is not None:
-        return [open_store(url, endpoint=found.endpoint, region=found.region) for url in _State.urls]
+        return [store_of(found, url) for url in _State.urls]
     stores = [*_stores_of_task(), *stores_in(found, _roots(found) if roots is None else roots)]
     if not stores:
         raise ConfigurationError(
@@ -97,12 +98,12 @@ def _stores_of_task() -> list[ObjectStore]:
     return [] if run is None or run.run_store is None else [run.run_store.store]
 
 
-def _roots(settings: config.Settings) -> list[Path]:
-    """The folder on this machine, which may not exist yet; none if the working folder was deleted."""
+def _roots(settings: config.Settings) -> list[str]:
+    """The folder on this machine, which may not exist yet, or a bucket; none if the working folder was deleted."""
     if settings.root:
-        return [Path(settings.root)]
+        return [settings.root]
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     here = config.working_folder()
     if found := nearest(here) or (nearest(Path(os.path.realpath(script)).parent) if script else None):
-        return [found]
-    return [] if here is None else [here / config.ROOT_NAME]
+        return [str(found)]
+    return [] if here is None else [str(here / config.ROOT_NAME)]

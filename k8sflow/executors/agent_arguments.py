@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k8sflow import config
+from k8sflow import config, s3_options
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
 from k8sflow.task.batch import TaskBatch
@@ -34,6 +34,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "bucket",
         "endpoint",
         "region",
+        *s3_options.SETTINGS,
         "storage_patience_seconds",
         "default_secrets_backend_type",
         "log",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
+from k8sflow.s3_options import S3Options
 from k8sflow.storage.patience import Patience
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str =
     """
     from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
 
+    if not settings.bucket and settings.root:
+        raise ConfigurationError(
+            f"a run on {system} needs a bucket, and none is set: {settings.root} is a folder.",
+            cause=f"Code and artifacts travel between this machine and {system} through S3-compatible storage.",
+            advice="Give --datastore s3://bucket/prefix, or set K8SFLOW_BUCKET=name for such runs; if --datastore or "
+            "K8SFLOW_DATASTORE names the folder, leave it out.",
+        )
     if not settings.bucket:
         raise ConfigurationError(
             f"a run on {system} needs a bucket, and none is set.",
@@ -33,4 +41,10 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str =
             "into k8sflow.toml beside the flow.",
         )
     patience = Patience(settings.storage_patience, first_seconds)
-    return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region, patience=patience)
+    return S3Store(
+        f"s3://{settings.bucket}",
+        endpoint=settings.endpoint,
+        region=settings.region,
+        patience=patience,
+        options=S3Options.of(settings),
+    )

@@ -18,6 +18,7 @@ from types import FunctionType
 from typing import Any
 
 from k8sflow import started
+from k8sflow.config import DATASTORE
 from k8sflow.errors import FlowDefinitionError
 
 
@@ -116,7 +117,19 @@ def launch_of(flow: type) -> Launch:
     rest = sys.argv[1:]
     removed = typed[: len(typed) - len(rest)] if rest and typed[-len(rest) :] == rest else []
     first = sys.argv[0] if sys.argv else str(script.file)
-    return Launch(script, (first, *removed), _FIRST_ENVIRONMENT, started.FOLDER, None)
+    return Launch(script, (first, *removed), _environment(), started.FOLDER, None)
+
+
+def given_datastore() -> str | None:
+    """The store that ``--datastore`` named on this process's command line; None if the environment or nothing did."""
+    found = os.environ.get(DATASTORE)
+    return None if found == _FIRST_ENVIRONMENT.get(DATASTORE) else found
+
+
+def _environment() -> Mapping[str, str]:
+    """The first environment with the store of this command, in which tasks look for runs too."""
+    found = given_datastore()
+    return _FIRST_ENVIRONMENT if found is None else {**_FIRST_ENVIRONMENT, DATASTORE: found}
 
 
 def beside(flow: type | None, path: Path) -> Path:

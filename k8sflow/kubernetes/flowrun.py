@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from k8sflow import s3_options
 from k8sflow.config import Settings, variable
 from k8sflow.kubernetes import labels, names
 from k8sflow.kubernetes.manifest import Manifest
@@ -49,6 +50,7 @@ CARRIED_SETTINGS = (
     "credentials",
     "endpoint",
     "region",
+    *s3_options.SETTINGS,
     "kubernetes_runtime_image",
     "storage_patience_seconds",
     "default_secrets_backend_type",

@@ -129,7 +129,7 @@ class DeployedFlow:
         submitted = self._runner.run(**{**options, "decospecs": given, "detach": True})
         if submitted.returncode != 0:
             raise RunError(f"{submitted.run.pathspec} was not detached.", cause=submitted.stderr.strip())
-        return TriggeredRun(self._runner.find(submitted.run.id), self._runner.settings)
+        return TriggeredRun(submitted.run.run_store, self._runner.settings)
 
     def __repr__(self) -> str:
         return f"<DeployedFlow: {self._runner.flow_file.name}, {self._with}>"

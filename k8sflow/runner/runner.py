@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,12 +16,12 @@ from typing import Any, TypeVar
 from k8sflow import config
 from k8sflow.articles import described
 from k8sflow.client import Run, Task
-from k8sflow.errors import NotFoundError, ParameterError, RunError
+from k8sflow.errors import ConfigurationError, NotFoundError, ParameterError, RunError
 from k8sflow.executors.by_name import check_local
 from k8sflow.runner.child import Child
 from k8sflow.runner.executing import ExecutingRun, ExecutingTask
 from k8sflow.runtime import lookup
-from k8sflow.storage.local_folder import folders_with_runs
+from k8sflow.storage.local_folder import roots_with_runs
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RunStore
 
@@ -111,7 +112,7 @@ class Runner:
 
         Args:
             pathspec: The task: ``step``, ``step/task``, ``run/step`` or ``run/step/task``.
-            options: Options of ``spin``. The Runner's own options are ignored, except for configs.
+            options: Options of ``spin``. The Runner's own options are ignored, except for configs and ``datastore``.
 
         Raises:
             RunError: No task was started.
@@ -139,15 +140,20 @@ class Runner:
         """
         return config.load(self.flow_file.parent, self.environment, working=self.cwd)
 
-    def find(self, run_id: str) -> RunStore:
+    def find(self, run_id: str, datastore: object = None) -> RunStore:
         """The records of a run of the flow's file.
+
+        Args:
+            run_id: The run's id.
+            datastore: The store that the run's option ``datastore`` named; None if it named none.
 
         Raises:
             RunError: There is no such run.
         """
-        found = lookup.run_of_any_flow(self._stores(), run_id)
+        stores = self._stores(datastore)
+        found = lookup.run_of_any_flow(stores, run_id)
         if found is None:
-            raise self._is_nowhere(f"the run {run_id}")
+            raise self._is_nowhere(f"the run {run_id}", stores)
         return found
 
     def cleanup(self) -> None:
@@ -178,13 +184,15 @@ class Runner:
         return executing
 
     def _start(self, command: str, options: Mapping[str, Any]) -> ExecutingRun:
-        child, line = self._child(command, {**self.options, **options}, "run_id_file")
-        return ExecutingRun(child, line, lambda run_id: Run(self.find(run_id)))
+        values = {**self.options, **options}
+        child, line = self._child(command, dict(values), "run_id_file")
+        return ExecutingRun(child, line, lambda run_id: Run(self.find(run_id, values.get("datastore"))))
 
     def _start_spin(self, pathspec: str, options: Mapping[str, Any]) -> ExecutingTask:
-        configs = {name: self.options[name] for name in _CONFIGS if name in self.options}
-        child, line = self._child("spin", {**configs, **options, "task": pathspec}, "pathspec_file")
-        return ExecutingTask(child, line, self._spun)
+        shared = {name: self.options[name] for name in (*_CONFIGS, "datastore") if name in self.options}
+        values = {**shared, **options}
+        child, line = self._child("spin", {**values, "task": pathspec}, "pathspec_file")
+        return ExecutingTask(child, line, lambda spun: self._spun(spun, values.get("datastore")))
 
     def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
         """A command's process, and its command line for people; ``answer`` is the option for its answer's file."""
@@ -210,27 +218,37 @@ class Runner:
         self._children.append(child)
         return child, shown
 
-    def _spun(self, pathspec: str) -> Task:
+    def _spun(self, pathspec: str, datastore: object) -> Task:
         """The task that ``spin`` ran.
 
         Raises:
             RunError: It can't be found.
         """
         flow, folder, run, step, task = pathspec.split("/")
+        stores = self._stores(datastore)
         try:
-            return Task(task, parent=Run(lookup.Runs(flow, self._stores(), folder)[run])[step])
+            return Task(task, parent=Run(lookup.Runs(flow, stores, folder)[run])[step])
         except NotFoundError as error:
-            raise self._is_nowhere(pathspec) from error
+            raise self._is_nowhere(pathspec, stores) from error
 
-    def _is_nowhere(self, what: str) -> RunError:
+    def _is_nowhere(self, what: str, stores: Sequence[ObjectStore]) -> RunError:
         return RunError(
-            f"{what} of {self.flow_file} is not in {' or '.join(store.url for store in self._stores())}.",
+            f"{what} of {self.flow_file} is not in {' or '.join(store.url for store in stores)}.",
             cause="The flow's file changes the working folder before it imports k8sflow, or sets K8SFLOW_ROOT.",
         )
 
-    def _stores(self) -> list[ObjectStore]:
-        settings = self.settings
-        return lookup.stores_in(settings, folders_with_runs(settings, self.cwd, self.flow_file.parent))
+    def _stores(self, datastore: object) -> list[ObjectStore]:
+        """The stores of the runs, that of the option first; the option may be a parameter of the flow instead."""
+        found = [self.settings]
+        if datastore is not None:
+            changes = {config.DATASTORE: str(datastore)}
+            with contextlib.suppress(ConfigurationError):
+                found.insert(0, config.load(self.flow_file.parent, {**self.environment, **changes}, working=self.cwd))
+        return [
+            store
+            for settings in found
+            for store in lookup.stores_in(settings, roots_with_runs(settings, self.cwd, self.flow_file.parent))
+        ]
 
 
 def _folder_of_runs(cwd: str | os.PathLike[str] | None) -> Path | None:

@@ -10,7 +10,6 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from k8sflow.config import Settings
 from k8sflow.errors import NotFoundError, RunError, StorageError
@@ -18,7 +17,7 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import local_roots
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RUNS, SPINS, RunStore
@@ -167,19 +166,16 @@ class Runs:
         return f"Looked in {' and '.join(store.url for store in self.stores)}."
 
 
-def stores_in(settings: Settings, roots: Iterable[Path], patience: Patience | None = None) -> list[ObjectStore]:
-    """The stores with runs: folders of this machine, and the bucket where the settings name one.
+def stores_in(settings: Settings, roots: Iterable[str], patience: Patience | None = None) -> list[ObjectStore]:
+    """The stores with runs, each once: the roots, and the bucket where the settings name one.
 
     Args:
         settings: The settings.
-        roots: The folders.
+        roots: Folders of this machine, or ``s3://bucket/prefix``.
         patience: How long calls wait for a bucket that can't be reached.
     """
-    stores = [open_store(str(root)) for root in roots]
-    if settings.bucket:
-        url = f"s3://{settings.bucket}"
-        stores.append(open_store(url, endpoint=settings.endpoint, region=settings.region, patience=patience))
-    return stores
+    urls = [*roots, *([f"s3://{settings.bucket}"] if settings.bucket else [])]
+    return [store_of(settings, url, patience) for url in dict.fromkeys(url.rstrip("/") or url for url in urls)]
 
 
 def runs_of(flow: type[FlowSpec], settings: Settings) -> Runs:

@@ -14,7 +14,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.script import script_of
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.storage.local_folder import folder_for_runs, folders_with_runs
+from k8sflow.storage.local_folder import root_for_runs, roots_with_runs
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ def code_file(flow: type[FlowSpec]) -> str:
     return script.file.resolve().relative_to(script.folder).as_posix()
 
 
-def local_root(flow: type[FlowSpec], settings: Settings) -> Path:
-    """The folder in which a new run on this machine is kept."""
-    return folder_for_runs(settings, _working_folder(), code_folder(flow))
+def local_root(flow: type[FlowSpec], settings: Settings) -> str:
+    """The folder or the bucket in which a new run on this machine is kept."""
+    return root_for_runs(settings, _working_folder(), code_folder(flow))
 
 
-def local_roots(flow: type[FlowSpec], settings: Settings) -> list[Path]:
-    """The folders with the runs of a flow on this machine, the one for new runs first."""
-    return folders_with_runs(settings, _working_folder(), code_folder(flow))
+def local_roots(flow: type[FlowSpec], settings: Settings) -> list[str]:
+    """The folders, or the bucket, with the runs of a flow on this machine, the one for new runs first."""
+    return roots_with_runs(settings, _working_folder(), code_folder(flow))
 
 
 def _working_folder() -> Path | None:

@@ -1,7 +1,7 @@
 """The folder with the runs of this machine: the nearest ``.k8sflow`` in the working folder and its parents.
 
 That is Metaflow's rule: from any folder of a project, the same runs are found. If there is none yet, a run creates one
-in the working folder. ``K8SFLOW_ROOT`` names another folder.
+in the working folder. ``K8SFLOW_ROOT`` names another folder, or a bucket.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def nearest(start: Path | None) -> Path | None:
     return next((folder for folder in found if os.path.isdir(folder)), None)  # noqa: PTH112  is_dir() raises for the latter
 
 
-def folder_for_runs(settings: Settings, working: Path | None, beside: Path) -> Path:
-    """The folder for a new run.
+def root_for_runs(settings: Settings, working: Path | None, beside: Path) -> str:
+    """The folder or the bucket for a new run on this machine, as ``open_store`` accepts it.
 
     Args:
         settings: The current settings.
@@ -30,13 +30,13 @@ def folder_for_runs(settings: Settings, working: Path | None, beside: Path) -> P
         beside: The folder of the flow, which replaces a deleted working folder.
     """
     if settings.root:
-        return Path(settings.root)
+        return settings.root
     start = working or beside
-    return nearest(start) or start / ROOT_NAME
+    return str(nearest(start) or start / ROOT_NAME)
 
 
-def folders_with_runs(settings: Settings, working: Path | None, beside: Path) -> list[Path]:
-    """The folders in which to look for runs of a flow, the one for new runs first.
+def roots_with_runs(settings: Settings, working: Path | None, beside: Path) -> list[str]:
+    """The folders, or the bucket, in which to look for runs of a flow, the one for new runs first.
 
     The other one is the nearest to the flow's own folder, where older versions kept runs.
 
@@ -45,6 +45,6 @@ def folders_with_runs(settings: Settings, working: Path | None, beside: Path) ->
         working: The working folder; None if it was deleted.
         beside: The folder of the flow.
     """
-    first = folder_for_runs(settings, working, beside)
+    first = root_for_runs(settings, working, beside)
     older = None if settings.root else nearest(beside)
-    return [first] if older is None or older.resolve() == first.resolve() else [first, older]
+    return [first] if older is None or older.resolve() == Path(first).resolve() else [first, str(older)]

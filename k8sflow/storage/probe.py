@@ -21,7 +21,7 @@ from pathlib import Path
 from k8sflow import config
 from k8sflow.errors import K8sflowError, ObjectNotFoundError
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 
 FOLDER = "k8sflow-doctor"
 # S3 refuses requests whose time differs by 15 minutes (RequestTimeTooSkewed).
@@ -113,7 +113,7 @@ def main() -> int:
     settings = config.load(Path("/"), os.environ)
     found = []
     try:
-        store = open_store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region)
+        store = store_of(settings, f"s3://{settings.bucket}")
         found = list(trials(store))
         store.close()
     except K8sflowError as error:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import ObjectNotFoundError, RunError, StorageError
+from k8sflow.errors import ConfigurationError, ObjectNotFoundError, RunError, StorageError
 from k8sflow.storage.log_times import SUFFIX, Mark, TimedLog, append, marks, missing_end
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
@@ -77,6 +77,26 @@ class RunStore:
         # The client retries by itself when it gets no answer from the store, and may then find its own record.
         if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
             self.refuse_existing()
+
+    def check_exclusive(self, record: RunRecord) -> None:
+        """Checks that nobody can replace the first record, which was just written: results of tasks rely on that.
+
+        Some servers ignore the condition of a conditional write. Only a bucket is tried: it costs a request.
+
+        Args:
+            record: The record.
+
+        Raises:
+            ConfigurationError: The record was replaced; it is deleted.
+        """
+        key = f"{self.prefix}/run.json"
+        if self.store.is_shared and self.store.put_new(key, dump(record.to_document())):
+            self.store.delete([key])
+            raise ConfigurationError(
+                f"runs can't be kept in {self.store.url}: the server ignores the condition If-None-Match: *.",
+                cause="A second write replaced an object, so two processes could both store the result of a task.",
+                advice="Use an S3 server with conditional writes, or a newer version. `k8sflow doctor` tries them.",
+            )
 
     def refuse_existing(self) -> None:
         """Returns if the run doesn't exist yet.

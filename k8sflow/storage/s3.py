@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import (
@@ -17,6 +19,7 @@ from k8sflow.errors import (
     UnreachableError,
 )
 from k8sflow.outages import Report
+from k8sflow.s3_options import S3Options
 from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, patient
@@ -55,6 +58,7 @@ class S3Store:
         endpoint: URL of the server; None for AWS.
         region: Region of the bucket.
         patience: How long calls wait for the server.
+        options: How requests are sent; None for the defaults.
     """
 
     parallel_reads = 32
@@ -63,14 +67,22 @@ class S3Store:
     folder = None
 
     def __init__(
-        self, url: str, *, endpoint: str | None = None, region: str | None = None, patience: Patience | None = None
+        self,
+        url: str,
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        patience: Patience | None = None,
+        options: S3Options | None = None,
     ) -> None:
         self.bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
         self.endpoint = endpoint
         self.region = region
-        self.patience = patience or Patience()
-        self._client = _client(self.bucket, endpoint, region)
+        self._patience = patience or Patience()
+        self.options = options or S3Options()
+        self._opened = _client(self.bucket, endpoint, region, self.options)
+        self._process = os.getpid()
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
 
     @property
@@ -78,9 +90,32 @@ class S3Store:
         """``s3://bucket/prefix``."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
+    @property
+    def patience(self) -> Patience:
+        """The patience with the server: how long calls wait for it."""
+        self._renew_after_fork()
+        return self._patience
+
+    @property
+    def _client(self) -> S3Client:
+        self._renew_after_fork()
+        return self._opened
+
+    def _renew_after_fork(self) -> None:
+        """Gives a fork, such as a worker of parallel_map, a client and locks of its own.
+
+        The parent uses the connections, and another thread of it may have held a lock at the moment of the fork.
+        """
+        if self._process != os.getpid():
+            self._patience = self._patience.after_fork()
+            self._opened = _client(self.bucket, self.endpoint, self.region, self.options)
+            self._process = os.getpid()
+
     def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
         """Pickles the address only: connections and credentials belong to their process."""
-        return functools.partial(S3Store, self.url, endpoint=self.endpoint, region=self.region), ()
+        return functools.partial(
+            S3Store, self.url, endpoint=self.endpoint, region=self.region, options=self.options
+        ), ()
 
     @patient
     def get(self, key: str) -> Buffer:
@@ -185,7 +220,13 @@ class S3Store:
 
     def after_fork(self) -> S3Store:
         """A store with connections of its own."""
-        return S3Store(self.url, endpoint=self.endpoint, region=self.region, patience=self.patience.after_fork())
+        return S3Store(
+            self.url,
+            endpoint=self.endpoint,
+            region=self.region,
+            patience=self._patience.after_fork(),
+            options=self.options,
+        )
 
     def report_outages(self, report: Report) -> None:
         self.patience.outage.report = report
@@ -195,7 +236,7 @@ class S3Store:
         self.patience.limit(seconds)
 
     def close(self) -> None:
-        self._client.close()
+        self._opened.close()
 
     @patient
     def check(self) -> None:
@@ -275,6 +316,12 @@ class S3Store:
                 f"there is no bucket {self.bucket!r} at {server}.",
                 advice="Create it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
             )
+        if error.status == HTTPStatus.NOT_IMPLEMENTED:
+            return ConfigurationError(
+                f"{server} can't do what k8sflow needs: it answers the request for {where} with {code} (501).",
+                cause="Results of tasks need conditional writes (If-None-Match: *), which not all servers have.",
+                advice="Use an S3 server with conditional writes, or a newer version. `k8sflow doctor` tries them.",
+            )
         if code in _NOT_FOUND:
             return ObjectNotFoundError(f"there is no {where}.")
         if code in s3_errors.EXPIRED and self._client.renew():
@@ -291,10 +338,10 @@ class S3Store:
         return kind(f"{server} refused {where}: {error}", advice=advice)
 
 
-def _client(bucket: str, endpoint: str | None, region: str | None) -> S3Client:
+def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options) -> S3Client:
     """The client for a bucket: the simplest that can do it."""
-    if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads):
+    if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads, os.environ, options):
         return client
     from k8sflow.storage.s3_boto import BotoClient  # noqa: PLC0415  boto3 is loaded where it is needed
 
-    return BotoClient(bucket, endpoint, region, S3Store.parallel_reads)
+    return BotoClient(bucket, endpoint, region, S3Store.parallel_reads, options)

@@ -6,11 +6,12 @@ import contextlib
 import functools
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import boto3
 from boto3.s3.transfer import TransferConfig
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import (
@@ -28,6 +29,7 @@ from botocore.exceptions import (
 )
 
 from k8sflow.errors import ConfigurationError
+from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     CONNECT_SECONDS,
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
+# The operations that create objects; a part of an upload has the headers of the upload.
+_CREATING = ("PutObject", "CreateMultipartUpload")
+
 
 class BotoClient:
     """A client that finds keys and servers as the AWS command line does.
@@ -55,11 +60,14 @@ class BotoClient:
         endpoint: URL of the server; None for AWS.
         region: Region of the bucket.
         connections: How many are kept open.
+        options: How requests are sent.
     """
 
-    def __init__(self, bucket: str, endpoint: str | None, region: str | None, connections: int) -> None:
+    def __init__(
+        self, bucket: str, endpoint: str | None, region: str | None, connections: int, options: S3Options
+    ) -> None:
         self._bucket = bucket
-        self._make = functools.partial(_client, endpoint, region, connections)
+        self._make = functools.partial(_client, endpoint, region, connections, options)
         self._renewing = threading.Lock()
         self._used = threading.local()  # .keys: those of this thread's last request
         self._current = self._make()
@@ -213,7 +221,7 @@ class _Joined(io.RawIOBase):
         return done
 
 
-def _client(endpoint: str | None, region: str | None, connections: int) -> tuple[S3Client, object]:
+def _client(endpoint: str | None, region: str | None, connections: int, options: S3Options) -> tuple[S3Client, object]:
     """A client, and its keys, if they are fixed."""
     config = Config(
         connect_timeout=CONNECT_SECONDS,
@@ -224,16 +232,36 @@ def _client(endpoint: str | None, region: str | None, connections: int) -> tuple
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path"} if endpoint else {},
+        proxies={"http": options.proxy, "https": options.proxy} if options.proxy else None,
+        signature_version=UNSIGNED if options.anonymous else None,
     )
     try:
         session = boto3.session.Session()
-        client = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        client = session.client(
+            "s3", endpoint_url=endpoint, region_name=region, config=config, verify=options.ca_bundle
+        )
     except (ValueError, BotoCoreError) as error:
         raise ConfigurationError(
             f"the S3 client for the endpoint {endpoint!r} can't be created: {error}",
             advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
         ) from error
+    _add_headers(client, options)
+    if options.anonymous:
+        return client, None
     found = session.get_credentials()  # which the client has resolved
     # Others renew themselves, and asking them for their keys may take a request.
     is_fixed = type(found) is Credentials
     return client, (found.access_key, found.secret_key, found.token) if is_fixed and found is not None else None
+
+
+def _add_headers(client: S3Client, options: S3Options) -> None:
+    """Lets a client send the headers of the options, which are signed with the rest of a request."""
+
+    def add(headers: Mapping[str, str]) -> Callable[..., None]:
+        return lambda params, **_: params["headers"].update(headers)
+
+    events = client.meta.events
+    if options.requester_pays:
+        events.register("before-call.s3", add(REQUESTER_PAYS))
+    for operation in _CREATING if options.write_headers else ():
+        events.register(f"before-call.s3.{operation}", add(options.write_headers))

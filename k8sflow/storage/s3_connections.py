@@ -19,7 +19,7 @@ from k8sflow.storage.s3_client import CONNECT_SECONDS, READ_SECONDS, NoAnswerErr
 class ConnectionPool:
     """The server's address, and its connections that wait for another request."""
 
-    def __init__(self, endpoint: str, connections: int) -> None:
+    def __init__(self, endpoint: str, connections: int, ca_bundle: str | None = None) -> None:
         parts = urlsplit(endpoint)
         self.scheme = parts.scheme
         self.host = parts.hostname or ""
@@ -27,6 +27,7 @@ class ConnectionPool:
         self.is_plain = self.scheme in {"http", "https"} and bool(self.host) and parts.path in {"", "/"}
         self._port = parts.port
         self._most = connections
+        self._ca_bundle = ca_bundle
         self._idle: list[http.client.HTTPConnection] = []
         weakref.finalize(self, _close_all, self._idle).atexit = False
         self._process = os.getpid()
@@ -67,7 +68,7 @@ class ConnectionPool:
     def _new(self) -> http.client.HTTPConnection:
         if self.scheme == "http":
             return _PlainConnection(self.host, self._port, timeout=CONNECT_SECONDS)
-        self._context = self._context or _tls_context()
+        self._context = self._context or _tls_context(self._ca_bundle)
         return http.client.HTTPSConnection(self.host, self._port, timeout=CONNECT_SECONDS, context=self._context)
 
 
@@ -92,8 +93,10 @@ def _close_all(idle: list[http.client.HTTPConnection]) -> None:
             idle.pop().close()
 
 
-def _tls_context() -> ssl.SSLContext:
-    """Trusts what the system trusts; in an image without certificates, those that come with botocore."""
+def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    """Trusts the bundle, or else what the system trusts; in an image without certificates, those of botocore."""
+    if ca_bundle is not None:
+        return ssl.create_default_context(cafile=ca_bundle)
     context = ssl.create_default_context()
     known = ssl.get_default_verify_paths()
     if not (known.cafile or known.capath):

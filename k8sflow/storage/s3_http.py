@@ -19,6 +19,7 @@ from urllib.parse import unquote_plus
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.jitter import JITTER
+from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     PARALLEL_PARTS,
@@ -43,11 +44,17 @@ _SUCCESS = range(200, 300)
 # another thread's correction in between.
 _MOST_CORRECTIONS = 4
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})
+_NO_OPTIONS = S3Options()
 _Result = TypeVar("_Result")
 
 
 def plain_client(
-    bucket: str, endpoint: str | None, region: str | None, connections: int, environment: Mapping[str, str] = os.environ
+    bucket: str,
+    endpoint: str | None,
+    region: str | None,
+    connections: int,
+    environment: Mapping[str, str] = os.environ,
+    options: S3Options = _NO_OPTIONS,
 ) -> HttpClient | None:
     """A client for a server with an address and keys of its own, or None where boto3 has to look for something.
 
@@ -57,7 +64,10 @@ def plain_client(
         region: Region of the bucket.
         connections: How many are kept open.
         environment: The environment, with the keys.
+        options: How requests are sent; proxies and requests without keys are left to boto3.
     """
+    if options.proxy or options.anonymous:
+        return None
     keys = Keys(
         *(environment.get(f"AWS_{name}", "") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"))
     )
@@ -66,15 +76,15 @@ def plain_client(
     if any(environment.get(name) for name in _PROFILES) or _config_file(environment).exists():
         return None
     try:
-        server = ConnectionPool(endpoint or "", connections)
+        server = ConnectionPool(endpoint or "", connections, options.ca_bundle)
     except ValueError:  # boto3 has the message
         return None
     connecting = [f"{server.scheme}_proxy", f"{server.scheme.upper()}_PROXY"]
-    if server.scheme == "https":
+    if server.scheme == "https" and options.ca_bundle is None:
         connecting.append("AWS_CA_BUNDLE")
     if not server.is_plain or any(environment.get(name) for name in connecting) or ".amazonaws." in server.host:
         return None
-    return HttpClient(bucket, server, region, keys)
+    return HttpClient(bucket, server, region, keys, options)
 
 
 def _config_file(environment: Mapping[str, str]) -> Path:
@@ -89,13 +99,18 @@ class HttpClient:
         server: The server.
         region: Region of the bucket.
         keys: The keys.
+        options: How requests are sent.
     """
 
-    def __init__(self, bucket: str, server: ConnectionPool, region: str, keys: Keys) -> None:
+    def __init__(
+        self, bucket: str, server: ConnectionPool, region: str, keys: Keys, options: S3Options = _NO_OPTIONS
+    ) -> None:
         self._bucket = bucket
         self._server = server
         self._region = region
         self._keys = keys
+        self._always = REQUESTER_PAYS if options.requester_pays else {}
+        self._write_headers = options.write_headers
         self._ahead = 0.0  # seconds by which the server's clock is ahead of this machine's, once it has refused that
 
     def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
@@ -103,10 +118,11 @@ class HttpClient:
         return HttpReading(_again(lambda: self._send("GET", key, headers=headers)))
 
     def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
-        self._call("PUT", key, headers={"if-none-match": "*"} if is_new else {}, body=[body])
+        new = {"if-none-match": "*"} if is_new else {}
+        self._call("PUT", key, headers={**self._write_headers, **new}, body=[body])
 
     def upload(self, key: str, parts: Sequence[Buffer]) -> None:
-        _, answer = self._call("POST", key, {"uploads": ""})
+        _, answer = self._call("POST", key, {"uploads": ""}, self._write_headers)
         upload = _text(answer, "UploadId")
         try:
             with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
@@ -220,7 +236,7 @@ class HttpClient:
         path, text = path_of(self._bucket, key), query_of(query)
         # Over TLS, the connection protects the body.
         payload = UNSIGNED if self._server.scheme == "https" else digest(body)
-        sent = {"host": self._server.netloc, **headers}
+        sent = {"host": self._server.netloc, **self._always, **headers}
         sent = signed(method, path, text, sent, payload, self._keys, self._region, time.time() + self._ahead)
         if method in {"PUT", "POST"}:
             sent["content-length"] = str(sum(len(part) for part in body))

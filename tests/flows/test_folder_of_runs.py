@@ -140,14 +140,35 @@ def test_a_deleted_working_folder_is_reported(project: Path) -> None:
     assert "K8SFLOW_ROOT" in settings
 
 
-def test_a_bucket_as_the_root_is_refused(project: Path) -> None:
+def test_a_root_that_is_neither_folder_nor_bucket_is_refused(project: Path) -> None:
     """It would be a folder called ``s3:``."""
+    flow = project / "flows/flow.py"
     for shown in (
-        run_flow(project / "flows/flow.py", cwd=project, K8SFLOW_ROOT="s3://b/x").stderr,
-        _python(READ, project, K8SFLOW_ROOT="s3://b/x"),
+        run_flow(flow, cwd=project, K8SFLOW_ROOT="s3:/b/x").stderr,
+        _python(READ, project, K8SFLOW_ROOT="s3:/b/x"),
+        run_flow(flow, "--datastore", "s3:/b/x", cwd=project).stderr,
+        flow_command(flow, "--datastore", "s3:/b/x", "runs", cwd=project).stderr,
     ):
-        assert "'s3://b/x', which is not a folder" in shown
+        assert "'s3:/b/x', which is neither a folder nor a bucket" in shown
     assert sorted(os.listdir(project)) == ["flows", "notebooks"]
+
+
+def test_the_datastore_of_a_command_can_be_a_folder(project: Path) -> None:
+    """A relative one starts in the working folder; a parameter of the flow may have the option's name."""
+    flow = project / "flows/flow.py"
+    assert run_flow(flow, "--run-id", "r1", "--datastore", "notebooks/state", cwd=project).returncode == 0
+    assert "r1" in flow_command(flow, "runs", "--datastore", "state", cwd=project / "notebooks").stdout
+    assert _stores(project) == []
+    done = run_flow(flow, "--with", "kubernetes", "--datastore", "state", cwd=project, K8SFLOW_BUCKET="b")
+    assert done.returncode == 1
+    assert "--datastore" in done.stderr
+    text = flow.read_text().replace("import FlowSpec,", "import FlowSpec, Parameter,")
+    flow.write_text(
+        text.replace("class F(FlowSpec):", "class F(FlowSpec):\n    datastore = Parameter('datastore', default='')")
+    )
+    done = flow_command(flow, "--datastore", "a", "run", "--datastore", "b", "--run-id", "r2", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "'b'" in flow_command(flow, "--datastore", "a", "dump", "r2/start", cwd=project).stdout
 
 
 @pytest.mark.parametrize(

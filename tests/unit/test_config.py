@@ -73,11 +73,25 @@ def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
         "kubernetes_indexed_from": ("5", "9"),
         "kubernetes_job_ttl_seconds": ("60", "0"),
         "log": ("debug", "info"),
+        "s3_ca_bundle": ("/etc/ca.pem", "/ünï/ca.pem"),
+        "s3_proxy": ("http://a:1", "https://b"),
+        "in_cluster_s3_proxy": ("http://a:1", "https://b"),
+        "s3_anonymous": ("true", "False"),
+        "s3_requester_pays": ("true", "false"),
+        "s3_write_headers": ("x-amz-acl=private", "x-amz-storage-class=STANDARD_IA"),
     }
     file, variable = valid.get(key, ("file", "ünï"))
     _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
     assert getattr(_load(tmp_path, home), key) == file
     assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable
+
+
+def test_a_relative_file_of_certificates_starts_where_the_root_does(tmp_path: Path, home: Path) -> None:
+    """A task may have another working folder."""
+    _write(tmp_path / "k8sflow.toml", 's3_ca_bundle = "ca.pem"')
+    assert _load(tmp_path, home).s3_ca_bundle == str(tmp_path / "ca.pem")
+    found = config.load(tmp_path, {"K8SFLOW_S3_CA_BUNDLE": "mine.pem"}, working=tmp_path / "a")
+    assert found.s3_ca_bundle == str(tmp_path / "a/mine.pem")
 
 
 @pytest.mark.parametrize("text", ["three", "-1", "1.5", ""])
@@ -133,16 +147,44 @@ def test_a_relative_root_does_not_depend_on_the_working_folder(
         _load(tmp_path, home, K8SFLOW_ROOT="mine")
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/x", "gs://bucket", "file:///tmp/x"])
-def test_a_root_that_is_not_a_folder_is_refused(tmp_path: Path, home: Path, root: str) -> None:
+@pytest.mark.parametrize("root", ["ftp://host/x", "file:///tmp/x", "s3:/bucket/x", "S3://bucket", "s3://", "s3:///x"])
+def test_a_root_that_is_neither_a_folder_nor_a_bucket_is_refused(tmp_path: Path, home: Path, root: str) -> None:
     """Otherwise a folder called ``s3:`` would be created silently."""
-    with pytest.raises(ConfigurationError, match="which is not a folder") as raised:
+    with pytest.raises(ConfigurationError) as raised:
         _load(tmp_path, home, K8SFLOW_ROOT=root)
-    assert root in str(raised.value)
-    assert "K8SFLOW_BUCKET" in raised.value.advice
+    assert f"the setting root (K8SFLOW_ROOT) is {root!r}" in raised.value.summary
+    assert "s3://bucket/prefix" in raised.value.advice
+    with pytest.raises(ConfigurationError, match="--datastore") as raised:
+        _load(tmp_path, home, K8SFLOW_DATASTORE=root)
     _write(tmp_path / "k8sflow.toml", f'root = "{root}"')
-    with pytest.raises(ConfigurationError, match="which is not a folder"):
+    with pytest.raises(ConfigurationError, match="the setting root"):
         _load(tmp_path, home)
+
+
+def test_a_bucket_as_root_is_also_that_of_runs_on_kubernetes(tmp_path: Path, home: Path) -> None:
+    """A local run can be resumed in the cluster; the setting bucket may name another one."""
+    found = _load(tmp_path, home, K8SFLOW_ROOT="s3://name/team/")
+    assert (found.root, found.bucket) == ("s3://name/team", "name/team")
+    assert config.load(Path("/nowhere"), found.to_environment()) == found
+    found = _load(tmp_path, home, K8SFLOW_ROOT="s3://name", K8SFLOW_BUCKET="other")
+    assert (found.root, found.bucket) == ("s3://name", "other")
+    assert _load(tmp_path, home, K8SFLOW_ROOT="/folder").bucket is None
+
+
+def test_the_datastore_wins_over_root_and_bucket(tmp_path: Path, home: Path) -> None:
+    """Nothing is read from elsewhere, and nothing written."""
+    _write(tmp_path / "k8sflow.toml", 'root = "state"\nbucket = "of-file"')
+    found = _load(tmp_path, home, K8SFLOW_DATASTORE="s3://name/x", K8SFLOW_BUCKET="of-environment")
+    assert (found.root, found.bucket) == ("s3://name/x", "name/x")
+    found = _load(tmp_path, home, K8SFLOW_DATASTORE="/folder")
+    assert (found.root, found.bucket) == ("/folder", None)
+
+
+@pytest.mark.parametrize("kind", ["s3", "local"])
+def test_a_datastore_that_is_metaflows_name_of_a_kind_is_explained(tmp_path: Path, home: Path, kind: str) -> None:
+    """It would be a folder called ``s3``."""
+    with pytest.raises(ConfigurationError, match="not its location"):
+        _load(tmp_path, home, K8SFLOW_DATASTORE=kind)
 
 
 def test_settings_travel_through_the_environment() -> None:

@@ -27,6 +27,7 @@ from k8sflow.executors.fork_server.preload_plan import Ignore, Import, PlanStep,
 from k8sflow.executors.fork_server.preloading import preload, reseed
 from k8sflow.executors.fork_server.server import Server, end_with_parent, kill_children
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.s3_options import S3Options
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
@@ -140,9 +141,13 @@ class _Served:
         self._folder: str | None = document["folder"]
         self._lock = lock
         self._record = RunRecord.from_document(document["record"])
-        url, endpoint, region, patience = document["store"]
+        url, endpoint, region, patience, options = document["store"]
         self._store = open_store(
-            url, endpoint=endpoint, region=region, patience=Patience(patience, FIRST_ANSWER_SECONDS, say)
+            url,
+            endpoint=endpoint,
+            region=region,
+            patience=Patience(patience, FIRST_ANSWER_SECONDS, say),
+            options=S3Options(**options),
         )
         self._run_folder: str = document["run_folder"]
         self._finder = snapshot.SnapshotFinder(

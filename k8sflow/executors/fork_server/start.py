@@ -150,7 +150,14 @@ def _memory_file() -> IO[bytes]:
 def _address(store: ObjectStore) -> list[Any]:
     """The arguments that open a store in another process; a folder needs its URL alone."""
     patience = getattr(store, "patience", None) or Patience()
-    return [store.url, getattr(store, "endpoint", None), getattr(store, "region", None), patience.seconds]
+    options = getattr(store, "options", None)
+    return [
+        store.url,
+        getattr(store, "endpoint", None),
+        getattr(store, "region", None),
+        patience.seconds,
+        asdict(options) if options is not None else {},
+    ]
 
 
 def _texts(sources: Mapping[str, bytes]) -> dict[str, str]:

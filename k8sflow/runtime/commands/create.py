@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.errors import ArtifactError, ParameterError, RunError
+from k8sflow.errors import ArtifactError, PackageError, ParameterError, RunError
 from k8sflow.executors.by_name import LOCAL, check_local
 from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.decorators.flow_level import documents
@@ -22,7 +22,8 @@ from k8sflow.runtime.session import Session
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
+from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import RunStore
 from k8sflow.user import current_user
@@ -41,13 +42,13 @@ class Prepared:
 
     Args:
         store: The store in which it will be.
-        code: The code for its pods; None where it has none.
-        warnings: What may make it wait on the cluster.
+        code: The code, for its pods and for readers on other machines; None for a run in a folder.
+        warnings: What may make it wait on the cluster, or is missing in the bucket.
     """
 
     store: ObjectStore
     code: package.Package | None = None
-    warnings: Sequence[Finding] = ()
+    warnings: Sequence[Finding | str] = ()
 
 
 def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
@@ -92,7 +93,7 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
     """
     check_names(request, origin)
     if not placement.is_remote:
-        return Prepared(origin or open_store(str(local_root(request.flow, request.settings))))
+        return _prepared_here(request, origin)
     if request.is_detached:
         from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  only here is the API needed
 
@@ -107,6 +108,30 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
             advice="Resume it on this machine, without --with, or start it again with run.",
         )
     return Prepared(store, package.build(code_folder(request.flow)), warnings)
+
+
+def _prepared_here(request: RunRequest, origin: ObjectStore | None) -> Prepared:
+    """The ground for a run on this machine; in a bucket, where others read it, the code goes with it.
+
+    Raises:
+        K8sflowError: The bucket can't be used.
+    """
+    store = origin
+    if store is None:
+        settings, root = request.settings, local_root(request.flow, request.settings)
+        store = store_of(settings, root, Patience(settings.storage_patience))
+    if not store.is_shared:
+        return Prepared(store)
+    next(iter(store.list_folders("")), None)  # a bucket that is missing, or out of reach, is an error now
+    folder = code_folder(request.flow)
+    try:
+        return Prepared(store, package.build(folder))
+    except PackageError as error:
+        warning = (
+            f"the code is not stored with the run: {error.summary}\nOn other machines, artifacts of classes that are "
+            f"defined in {folder} can't be read. {error.advice}"
+        )
+        return Prepared(store, warnings=[warning])
 
 
 def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
@@ -169,6 +194,7 @@ def create(
     )
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)
+    run_store.check_exclusive(record)
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
     return Session(record, run_store, placement, request.settings, definition)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from k8sflow.flow.script import given_datastore
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.spec import TaskName
 
@@ -29,6 +30,7 @@ def resume(record: RunRecord, step: str | None = None) -> str:
     if _is_in_notebook():
         named = {"step_to_rerun": step} if step is not None else {}
         options = {**named, "origin_run_id": record.run, **_options(record)}
+        options |= {"datastore": datastore} if (datastore := given_datastore()) else {}
         return f"NBRunner({record.flow}).nbresume({', '.join(f'{name}={value!r}' for name, value in options.items())})"
     words = ["resume", *([step] if step is not None else []), "--origin-run-id", record.run]
     return _command(record, *words, *_words(_options(record)))
@@ -60,7 +62,8 @@ def _is_in_notebook() -> bool:
 
 def _command(record: RunRecord, *words: str) -> str:
     """A command of the run's flow, as it is to be typed in this folder."""
-    return shlex.join([*_program(record), *words])
+    datastore = given_datastore()
+    return shlex.join([*_program(record), *words, *(["--datastore", datastore] if datastore else [])])
 
 
 def _program(record: RunRecord) -> list[str]:

@@ -77,7 +77,7 @@ def resume(
         show_warnings(prepared, console)
         session = create(request, definition, placement, prepared, before.record, step)
     console.say(f"The new run is {session.pathspec}.")
-    if not placement.is_remote and session.store.url != str(local_root(flow, request.settings)):
+    if not placement.is_remote and session.store.url != local_root(flow, request.settings):
         console.say(f"It is kept in {session.store.url}, with the run that it resumes.", is_aside=True)
     return begin(request, session, console)
 

@@ -30,7 +30,7 @@ def run(request: RunRequest, console: Console) -> RunEnd:
 
 
 def show_warnings(prepared: Prepared, console: Console) -> None:
-    """Shows what may make a run wait on the cluster."""
+    """Shows what may make a run wait on the cluster, or is missing in its bucket."""
     for warning in prepared.warnings:
         console.say(f"Warning: {warning}", Tone.NOTICE, is_aside=True)
 

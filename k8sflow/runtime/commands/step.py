@@ -16,7 +16,7 @@ from k8sflow.errors import K8sflowError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.task import streams
@@ -81,4 +81,4 @@ def _result(definition: FlowDefinition, settings: Settings, spec: TaskSpec, stor
 
 def _open(settings: Settings, url: str) -> ObjectStore:
     patience = Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, say)
-    return open_store(url, endpoint=settings.endpoint, region=settings.region, patience=patience)
+    return store_of(settings, url, patience)

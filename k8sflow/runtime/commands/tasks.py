@@ -19,7 +19,7 @@ from k8sflow.executors.base import Finished, Note, Output, Queued, Started, Task
 from k8sflow.executors.local import LocalExecutor, WindingDown
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.outcome import Outcome
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments
@@ -71,7 +71,7 @@ def run_tasks(definition: FlowDefinition, settings: Settings, request: Request) 
 def _run(definition: FlowDefinition, settings: Settings, request: Request, report: int) -> int:
     tasks = TaskBatch.from_json(request.tasks)
     patience = Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, say)
-    store = open_store(request.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
+    store = store_of(settings, request.store, patience)
     record = RunStore(store, tasks.template.flow, tasks.template.run).read()
     found = recompiled(definition.flow, definition.attributes, record, store, definition.configs)
     log = _SharedLog(tasks, int(os.environ.pop(LOG_FD_VARIABLE)), report)

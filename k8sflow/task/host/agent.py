@@ -32,7 +32,7 @@ from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.log_times import TimedLog
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open_store import open_store
+from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments, streams
@@ -333,7 +333,7 @@ def open_bucket(options: argparse.Namespace, first_seconds: float) -> ObjectStor
     """The run's bucket, with a patience for its first answer."""
     settings = config.load(Path.cwd())
     patience = Patience(settings.storage_patience, first_seconds, _say_alone)
-    return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
+    return store_of(settings, options.store, patience)
 
 
 def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:

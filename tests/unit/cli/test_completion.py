@@ -68,6 +68,18 @@ def test_a_shell_completes_steps_and_runs(
     assert _completions(_group(declared(flow)), words, typed) == completed
 
 
+def test_a_shell_completes_runs_of_the_datastore(flow: type[FlowSpec], tmp_path: Path) -> None:
+    """The option is read before the words that follow it."""
+    group = _group(declared(flow))
+    before = dict(os.environ)
+    try:
+        assert _completions(group, ["--datastore", str(tmp_path / "empty"), "attach"], "") == []
+        assert _completions(group, ["attach", "--datastore", str(tmp_path / "store")], "") == [NEW, OLD]
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def test_a_shell_completes_flows_and_their_runs(flow: type[FlowSpec]) -> None:
     """These are the commands of `k8sflow`."""
     assert _completions(main, ["logs", "show"], "") == ["F"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from k8sflow import Flow, default_metadata, default_namespace, get_metadata, metadata, namespace
 from k8sflow.client import NotFoundError
+from k8sflow.errors import ConfigurationError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
@@ -41,6 +43,13 @@ def test_the_metadata_is_the_url_of_the_store(tmp_path: Path) -> None:
     assert {run.id for run in Flow("F")} == {"a", "b"}
     assert default_metadata() == str(tmp_path / "a/.k8sflow")
     assert [run.id for run in Flow("F")] == ["a"]
+
+
+@pytest.mark.parametrize("place", ["gs://bucket", "s3:/bucket", "s3://"])
+def test_a_url_that_names_no_bucket_is_refused(place: str) -> None:
+    """It is not a folder of this name either."""
+    with pytest.raises(ConfigurationError, match=re.escape(f"metadata() is {place!r}")):
+        metadata(place)
 
 
 def test_a_missing_folder_changes_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from k8sflow.config import Settings
-from k8sflow.storage.local_folder import folder_for_runs, folders_with_runs, nearest
+from k8sflow.storage.local_folder import nearest, root_for_runs, roots_with_runs
 
 
 def test_the_nearest_folder_counts(tmp_path: Path) -> None:
@@ -14,12 +14,12 @@ def test_the_nearest_folder_counts(tmp_path: Path) -> None:
     inner, flows = tmp_path / "a/b", tmp_path / "flows"
     inner.mkdir(parents=True)
     flows.mkdir()
-    assert folder_for_runs(Settings(), inner, flows) == inner / ".k8sflow"
+    assert root_for_runs(Settings(), inner, flows) == str(inner / ".k8sflow")
     (tmp_path / ".k8sflow").mkdir()
-    assert folder_for_runs(Settings(), inner, flows) == tmp_path / ".k8sflow"
+    assert root_for_runs(Settings(), inner, flows) == str(tmp_path / ".k8sflow")
     (inner / ".k8sflow").mkdir()
-    assert folder_for_runs(Settings(), inner, flows) == inner / ".k8sflow"
-    assert folder_for_runs(Settings(root=str(flows)), inner, flows) == flows
+    assert root_for_runs(Settings(), inner, flows) == str(inner / ".k8sflow")
+    assert root_for_runs(Settings(root=str(flows)), inner, flows) == str(flows)
 
 
 def test_a_flow_is_looked_for_beside_its_file_too(tmp_path: Path) -> None:
@@ -27,9 +27,17 @@ def test_a_flow_is_looked_for_beside_its_file_too(tmp_path: Path) -> None:
     flows, here = tmp_path / "flows", tmp_path / "here"
     for folder in (flows / ".k8sflow", here):
         folder.mkdir(parents=True)
-    assert folders_with_runs(Settings(), here, flows) == [here / ".k8sflow", flows / ".k8sflow"]
-    assert folders_with_runs(Settings(), flows, flows) == [flows / ".k8sflow"]
-    assert folders_with_runs(Settings(root="/x"), here, flows) == [Path("/x")]
+    assert roots_with_runs(Settings(), here, flows) == [str(here / ".k8sflow"), str(flows / ".k8sflow")]
+    assert roots_with_runs(Settings(), flows, flows) == [str(flows / ".k8sflow")]
+    assert roots_with_runs(Settings(root="/x"), here, flows) == ["/x"]
+
+
+def test_a_bucket_is_the_only_root(tmp_path: Path) -> None:
+    """It is not a path, and the folder beside the flow doesn't count then."""
+    (tmp_path / ".k8sflow").mkdir()
+    settings = Settings(root="s3://bucket/team")
+    assert root_for_runs(settings, tmp_path, tmp_path) == "s3://bucket/team"
+    assert roots_with_runs(settings, tmp_path, tmp_path) == ["s3://bucket/team"]
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
@@ -39,7 +47,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
         folder.mkdir()
     (flows / ".k8sflow").symlink_to(shared)
     (here / ".k8sflow").symlink_to(shared)
-    assert folders_with_runs(Settings(), here, flows) == [here / ".k8sflow"]
+    assert roots_with_runs(Settings(), here, flows) == [str(here / ".k8sflow")]
     (here / ".k8sflow").unlink()
     (here / ".k8sflow").symlink_to(tmp_path / "nowhere")
     assert nearest(here) is None
@@ -56,8 +64,8 @@ def test_a_file_of_the_name_is_skipped(tmp_path: Path) -> None:
 
 def test_a_deleted_working_folder_is_replaced_by_that_of_the_flow(tmp_path: Path) -> None:
     """A run can still be started."""
-    assert folder_for_runs(Settings(), None, tmp_path) == tmp_path / ".k8sflow"
-    assert folders_with_runs(Settings(), None, tmp_path) == [tmp_path / ".k8sflow"]
+    assert root_for_runs(Settings(), None, tmp_path) == str(tmp_path / ".k8sflow")
+    assert roots_with_runs(Settings(), None, tmp_path) == [str(tmp_path / ".k8sflow")]
 
 
 def test_an_unreadable_folder_is_skipped(tmp_path: Path) -> None:

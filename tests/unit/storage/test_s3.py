@@ -152,6 +152,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
             409: "ConditionalRequestConflict",
             412: "PreconditionFailed",
             500: "InternalError",
+            501: "NotImplemented",
         }[code]
         body = b"" if code == 200 else f"<Error><Code>{name}</Code><Message>m</Message></Error>".encode()
         self.send_response(code)
@@ -191,7 +192,7 @@ def _answering(*codes: int, base: type[_Answers] = _Answers) -> Iterator[tuple[S
 
 def test_a_refusal_is_not_put_down_to_a_clock_that_was_corrected(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that denies access also to a request with its own time has another reason."""
-    monkeypatch.setattr(s3, "_client", lambda *address: plain_client(*address, 1))
+    monkeypatch.setattr(s3, "_client", lambda *address: plain_client(*address[:3], 1))
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
     with _answering(base=_Denies) as (store, handler):
@@ -232,6 +233,16 @@ def test_a_server_error_is_retried(keys: None) -> None:
     """The client does so, and the user doesn't notice."""
     with _answering(500, 200) as (store, handler):
         store.put("x", [b"x"])
+        assert handler.seen == 2
+
+
+def test_a_server_without_conditional_writes_is_reported_at_once(keys: None) -> None:
+    """Waiting for it, as for another server error, is in vain."""
+    with _answering(200, 501) as (store, handler):
+        assert store.put_new("first", b"x")
+        error = _error(lambda: store.put_new("commit", b"x"))
+        assert isinstance(error, ConfigurationError)
+        assert "If-None-Match" in error.cause
         assert handler.seen == 2
 
 

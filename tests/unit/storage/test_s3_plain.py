@@ -6,6 +6,7 @@ import gc
 import http.server
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -187,13 +188,17 @@ def test_a_server_that_names_another_region_each_time_is_an_error() -> None:
 
 
 @pytest.mark.s3
-def test_forks_do_not_share_connections(s3_store: S3Store) -> None:
+@pytest.mark.parametrize("client", ["s3_store", "boto3_store"])
+def test_forks_do_not_share_connections(client: str, request: pytest.FixtureRequest) -> None:
     """Workers of parallel_map load artifacts through the store of the step; each would read the others' answers."""
+    store: S3Store = request.getfixturevalue(client)
     for name in "abcd":
-        s3_store.put(name, [name.encode() * 200_000])
+        store.put(name, [name.encode() * 200_000])
+    with ThreadPoolExecutor(4) as pool:  # four connections wait in the parent
+        list(pool.map(store.get, "abcd"))
 
     def load(name: str) -> bool:
-        return all(bytes(s3_store.get(name)) == name.encode() * 200_000 for _ in range(20))
+        return all(bytes(store.get(name)) == name.encode() * 200_000 for _ in range(20))
 
     assert parallel_map(load, "abcd", max_parallel=4) == [True] * 4
 

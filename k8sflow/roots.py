@@ -1,0 +1,97 @@
+"""The root, in which runs are kept: the setting ``root`` and the option ``--datastore`` take a folder or ``s3://bucket/prefix``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from k8sflow import started
+from k8sflow.errors import ConfigurationError
+
+SCHEME = "s3://"
+# Two letters at least: C:/runs is a folder. One slash is enough: s3:/bucket is a typing error, not a folder.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_KINDS_OF_METAFLOW = frozenset({"local", "s3", "azure", "gs"})
+
+
+def is_bucket(root: str) -> bool:
+    """True for the URL of a bucket, False for a folder."""
+    return root.startswith(SCHEME)
+
+
+def bucket_of(root: str) -> str:
+    """``name`` or ``name/prefix``, as in the setting ``bucket``, of the URL of a bucket."""
+    return root.removeprefix(SCHEME)
+
+
+def checked(root: str, source: str) -> str:
+    """The root, which is a folder or a bucket; without the slashes at the end of a bucket's prefix.
+
+    Args:
+        root: The path of a folder, or a URL.
+        source: Where it was given, for the error: ``the setting root (K8SFLOW_ROOT)``.
+
+    Raises:
+        ConfigurationError: It is a URL of another kind, or without the name of a bucket.
+    """
+    if not _URL.match(root):
+        return root
+    if not is_bucket(root):
+        kind = root.partition(":")[0]
+        raise ConfigurationError(
+            f"{source} is {root!r}, which is neither a folder nor a bucket of S3.",
+            cause=f"k8sflow has no store for {kind}: URLs." if kind.lower() != "s3" else "It has to begin with s3://.",
+            advice="Use the path of a folder, or s3://bucket/prefix; the setting endpoint names a server other than "
+            "AWS's.",
+        )
+    found = root.rstrip("/")
+    if not _BUCKET.fullmatch(bucket_of(found).partition("/")[0]) or root == SCHEME:
+        raise ConfigurationError(
+            f"{source} is {root!r}, which does not name a bucket.", advice="Use s3://bucket or s3://bucket/prefix."
+        )
+    return found
+
+
+def absolute(root: str, folder: Path | str | None, source: str) -> str:
+    """The root as a URL or an absolute path, so that it survives a change of the working folder.
+
+    Args:
+        root: The path of a folder, or a URL.
+        folder: Where a relative path starts; None if the working folder was deleted.
+        source: Where it was given, for the error.
+
+    Raises:
+        ConfigurationError: As ``checked``, or a relative path starts nowhere.
+    """
+    if _URL.match(root):
+        return checked(root, source)
+    path = Path(os.path.expanduser(root))  # noqa: PTH111  Path.expanduser() raises for a user that doesn't exist
+    if path.is_absolute():
+        return str(path)
+    if folder is None:
+        raise ConfigurationError(
+            f"{source} is {root!r}, but the working folder no longer exists.",
+            advice="Go to a folder that exists, or give an absolute path.",
+        )
+    return str(folder / path)
+
+
+def datastore(value: str, working: Path | str | None = None) -> str:
+    """The root that ``--datastore`` or ``K8SFLOW_DATASTORE`` names.
+
+    Args:
+        value: The value.
+        working: Where a relative path starts; None for the folder in which this process was started.
+
+    Raises:
+        ConfigurationError: It is neither a folder nor a bucket, or only a kind of store, as Metaflow has it.
+    """
+    if value in _KINDS_OF_METAFLOW:
+        raise ConfigurationError(
+            f"--datastore is {value!r}, which is a kind of store, not its location.",
+            cause="In Metaflow, --datastore names the kind, and --datastore-root the location.",
+            advice=f"Give the location: --datastore s3://bucket/prefix, or a folder. (./{value} is a folder, too.)",
+        )
+    return absolute(value, working or started.FOLDER, "--datastore (K8SFLOW_DATASTORE)")
