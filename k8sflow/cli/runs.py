@@ -91,8 +91,8 @@ def _by_time(runs: list[Run]) -> list[Run]:
 
 def _describe(run: Run) -> dict[str, Any]:
     try:
-        outcome, status, created = run.outcome, run.status, run.record.created
-        ended = outcome.finished if outcome is not None else None
+        end, created = run.end, run.created
+        status, ended = run.status_after(end), end.finished if end is not None else None
         seconds = (ended if ended is not None else time.time()) - created
         return {
             "pathspec": run.pathspec,
@@ -101,7 +101,7 @@ def _describe(run: Run) -> dict[str, Any]:
             "store": run.run_store.store.url,
             "status": status,
             "driver_is_dead": status == "running" and _has_dead_driver(run),
-            "outcome": outcome.outcome if outcome is not None else None,
+            "outcome": end.outcome if end is not None else None,
             "user": run.user_name,
             "created": output.utc_time(created),
             "finished": output.utc_time(ended),

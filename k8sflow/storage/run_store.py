@@ -8,6 +8,8 @@
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
 <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{start.json,outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
 <flow>/runs/<run>/tasks/<step>/<task>/checkpoint/   until the task has a result (storage/checkpoints.py)
+<flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)
+<flow>/index/<run>/                      facts of the run, in the names of objects (storage/run_index.py)
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import ObjectNotFoundError, RunError, StorageError
+from k8sflow.errors import AccessError, ObjectNotFoundError, RunError, StorageError
+from k8sflow.storage.ends import TaskEnd, ends_of, name_of_end
 from k8sflow.storage.log_times import SUFFIX, Mark, TimedLog, append, marks, missing_end
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
@@ -33,6 +36,7 @@ from k8sflow.storage.records import (
     dump,
     to_bytes,
 )
+from k8sflow.storage.run_index import RunIndex
 
 # The folders of a flow's runs, and of the tasks that ``spin`` ran, which belong to no run.
 RUNS, SPINS = "runs", "spins"
@@ -77,6 +81,13 @@ class RunStore:
         # The client retries by itself when it gets no answer from the store, and may then find its own record.
         if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
             self.refuse_existing()
+        if self._index is not None:
+            self._index.created(record)
+
+    @property
+    def _index(self) -> RunIndex | None:
+        """The run's entries in the index of its flow; None for a trial task of ``spin``."""
+        return RunIndex(self.store, self.flow, self.run) if self.folder == RUNS else None
 
     def refuse_existing(self) -> None:
         """Returns if the run doesn't exist yet.
@@ -117,13 +128,28 @@ class RunStore:
         """
         key, data = self.task_key(step, task, "commit.json"), to_bytes(commit.to_document())
         if self.store.put_new(key, data):
+            self._note_end(step, task, commit)
             return True
         if is_one_of_several:
             earlier = self.read_commit(step, task)
             if earlier is not None and earlier.attempt < commit.attempt:
                 self.store.put(key, [data])
+                self._note_end(step, task, commit)
                 return True
         return False
+
+    def _note_end(self, step: str, task: str, commit: Commit) -> None:
+        """Makes the end of a task visible in listings."""
+        key = f"{self.prefix}/ends/{step}/{name_of_end(task, TaskEnd.of(commit))}"
+        try:
+            self.store.put(key, [b"{}"])
+        except (StorageError, AccessError) as error:  # the commit itself was written
+            _log.debug("%s was not written: %s", key, error)
+
+    def ends(self, step: str) -> dict[str, TaskEnd]:
+        """The ends of a step's tasks by id, from a listing; a task with a commit may be missing, as a clone is."""
+        prefix = f"{self.prefix}/ends/{step}/"
+        return ends_of(key.removeprefix(prefix) for key in self.store.list_keys(prefix))
 
     def read_commit(self, step: str, task: str) -> Commit | None:
         """A task's commit, or None if it has none yet; ``Tables`` adds inherited artifacts."""
@@ -179,9 +205,19 @@ class RunStore:
         except ObjectNotFoundError:
             return None
 
-    def write_run_outcome(self, record: OutcomeRecord) -> None:
-        """Writes the outcome of the run."""
+    def write_run_outcome(self, record: OutcomeRecord, end: str | None = None) -> None:
+        """Writes the outcome of the run.
+
+        Args:
+            record: The outcome.
+            end: The name of the last step, whose result the index then has; None if it need not.
+        """
+        index = self._index
+        writer = index.ending() if index is not None else ""
         self.store.put(f"{self.prefix}/outcome.json", [dump(asdict(record))])
+        if index is not None:
+            last = self.read_commit(end, "0") if end is not None and self.store.is_shared else None
+            index.ended(writer, record, last, is_complete=end is not None)
 
     def read_run_outcome(self) -> OutcomeRecord | None:
         """The outcome of the run, or None if it has not ended."""
@@ -214,8 +250,14 @@ class RunStore:
         while True:
             version, before = self._newest_tags()
             tags = change(before)
-            key = f"{self.prefix}/tags/{version + 1:08}.json"
-            if tags == before or self.store.put_new(key, dump({"tags": tags})):
+            if tags == before:
+                return tags
+            key, index = f"{self.prefix}/tags/{version + 1:08}.json", self._index
+            if index is not None:
+                index.tagging(version + 1)
+            if self.store.put_new(key, dump({"tags": tags})):
+                if index is not None:
+                    index.tagged(version + 1, tags)
                 return tags
             _log.debug("Another process has written %s. Retrying.", key)
 
@@ -268,6 +310,12 @@ class RunStore:
         """The ids of a step's tasks, in the order of their foreach branches and of the turns of a loop."""
         found = self.store.list_folders(f"{self.prefix}/tasks/{step}/")
         return sorted(found, key=_task_order)
+
+    def has_task(self, step: str, task: str) -> bool:
+        """True if a task has written anything."""
+        if not task or "/" in task:
+            return False
+        return next(iter(self.store.list_keys(f"{self.prefix}/tasks/{step}/{task}/")), None) is not None
 
     def attempts(self, step: str, task: str) -> list[int]:
         """The attempts of a task that have written anything."""

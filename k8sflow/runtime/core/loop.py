@@ -255,4 +255,4 @@ class Loop:
         self._record_end(OutcomeRecord(found.result.outcome, time.time(), summary))
 
     def _record_end(self, record: OutcomeRecord) -> None:
-        self._run_store.write_run_outcome(record)
+        self._run_store.write_run_outcome(record, self._graph.end)
