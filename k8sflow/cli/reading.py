@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from k8sflow.cli import dump, logs, packages, runs, tags, timeline
+from k8sflow.cli import advise, dump, logs, packages, runs, tags, timeline
 from k8sflow.cli.scope import Scope
 from k8sflow.flow.spec import FlowSpec
 
@@ -13,6 +13,7 @@ def commands(flow: type[FlowSpec] | None = None) -> list[click.Command]:
     """The commands that read the runs of a flow; without one, those of every flow in the stores of this folder."""
     scope = Scope.of_flow(flow) if flow is not None else Scope.everywhere()
     return [
+        advise.command(scope),
         dump.command(scope),
         logs.command(scope),
         packages.command(scope, flow),

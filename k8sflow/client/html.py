@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from k8sflow import units
 from k8sflow.errors import K8sflowError
+from k8sflow.storage.usage import Usage
 
 if TYPE_CHECKING:
     from k8sflow.client.artifact import DataArtifact
@@ -32,6 +33,7 @@ def run_html(run: Run) -> str:
             ("started", _moment(started)),
             ("duration", _duration(started, finished)),
             ("user", run.user_name),
+            *_used(run.usage),
             ("tags", ", ".join(sorted(run.user_tags))),
             ("resumes", run.origin_pathspec or ""),
         ]
@@ -64,6 +66,7 @@ def task_html(task: Task) -> str:
             ("attempt", str(task.current_attempt)),
             ("started", started),
             ("duration", duration),
+            *_used(task.usage),
             ("failure", (task.failure or "").partition("\n")[0]),
             ("clone of", task.origin_pathspec or ""),
         ]
@@ -118,6 +121,16 @@ def _times(task: Task) -> tuple[str, str]:
     """The start of a task and its duration, as far as known."""
     started = task.created_at
     return _moment(started), _duration(started, task.finished_at)
+
+
+def _used(usage: Usage | None) -> list[tuple[str, str]]:
+    if usage is None:
+        return []
+    memory, cpu = usage.memory_bytes, usage.cpu_seconds
+    return [
+        ("peak memory", "" if memory is None else f"{'at least ' * usage.is_partial}{units.size(memory)}"),
+        ("CPU time", "" if cpu is None else units.duration(cpu)),
+    ]
 
 
 def _moment(moment: datetime | None) -> str:

@@ -25,6 +25,7 @@ from k8sflow.storage.run_index import EndFacts, RunFacts
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.storage.tags import checked, system_tags
+from k8sflow.storage.usage import Usage, together
 
 if TYPE_CHECKING:
     from k8sflow.client.flow import Flow
@@ -84,7 +85,7 @@ class Run:
         if self._facts is not None and self._facts.end is not None:
             return self._facts.end
         outcome = self.outcome
-        return None if outcome is None else EndFacts(outcome.outcome, outcome.finished)
+        return None if outcome is None else EndFacts(outcome.outcome, outcome.finished, usage=outcome.usage)
 
     @property
     def _last(self) -> tuple[float, bool] | None:
@@ -131,6 +132,12 @@ class Run:
         if end is None:
             return "succeeded" if self._last is not None else "running"
         return end.outcome if end.outcome in _NAMED else "failed"
+
+    @property
+    def usage(self) -> Usage | None:
+        """The resources that the run's tasks used so far, without those taken from another run; None if unknown."""
+        end = self.end
+        return end.usage if end is not None else together(self.run_store.usage().values())
 
     @property
     def created(self) -> float:

@@ -12,6 +12,7 @@ from k8sflow.client.task import Task
 from k8sflow.client.tree import RUNS, STEPS, TaggedAsParent
 from k8sflow.errors import NotFoundError
 from k8sflow.runtime.lookup import among, split
+from k8sflow.storage.usage import Usage, together
 
 if TYPE_CHECKING:
     from k8sflow.client.run import Run
@@ -58,6 +59,11 @@ class Step(TaggedAsParent):
         moments = [task.finished_at for task in self]
         ended = [moment for moment in moments if moment is not None]
         return max(ended) if ended and len(ended) == len(moments) else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The resources that its finished tasks used: the largest peak of memory, and the sums of the rest."""
+        return together(task.usage for task in self)
 
     @property
     def task(self) -> Task:

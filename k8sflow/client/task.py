@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
 from k8sflow.client.html import task_html
 from k8sflow.client.lineage import children, indices, parents
+from k8sflow.client.metadatum import Metadatum
 from k8sflow.client.step_results import StepResults
 from k8sflow.client.tree import STEPS, TASKS, TaggedAsParent, local_time
 from k8sflow.errors import CaughtError, NotFoundError
@@ -23,6 +23,7 @@ from k8sflow.storage.ends import TaskEnd
 from k8sflow.storage.log_times import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.usage import Usage
 from k8sflow.task.catch_commit import caught
 from k8sflow.task.spec import TaskName
 from k8sflow.task.stored_results import recorded_result
@@ -30,25 +31,6 @@ from k8sflow.user import current_user
 
 if TYPE_CHECKING:
     from k8sflow.client.step import Step
-
-
-@dataclass(frozen=True)
-class Metadatum:
-    """One property of a task in the run's records.
-
-    Args:
-        name: The property's name.
-        value: Its value.
-        type: Its kind, which is the name.
-        created_at: The start time of the task, or None if unknown.
-        task: The task's pathspec.
-    """
-
-    name: str
-    value: str
-    type: str
-    created_at: datetime | None
-    task: str
 
 
 class Task(TaggedAsParent):
@@ -161,6 +143,11 @@ class Task(TaggedAsParent):
             return local_time(end.finished)
         outcome = self._outcome
         return local_time(outcome.finished) if outcome is not None else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The resources that the task used; None if it has no result, or if they were not measured."""
+        return None if (end := self._end) is None else end.usage
 
     @property
     def exception(self) -> CaughtError | None:

@@ -28,6 +28,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.tags import system_tags
+from k8sflow.storage.usage import Usage
 
 _log = DebugLog(__name__)
 _STARTED, _ENDED, _TAGS = "started", "ended", "tags"
@@ -47,6 +48,7 @@ class EndFacts:
         is_complete: True if it is known whether the run reached its last step.
         reached: The time at which the last step finished; None if the run did not reach it.
         is_caught: True if the last step failed, and ``@catch`` let the run continue.
+        usage: The resources that its tasks used; None if they were not measured.
     """
 
     outcome: Outcome
@@ -54,6 +56,7 @@ class EndFacts:
     is_complete: bool = False
     reached: float | None = None
     is_caught: bool = False
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ class RunIndex:
             is_complete: True if ``last`` was read.
         """
         facts: dict[str, Any] = {"outcome": record.outcome.value, "finished": record.finished}
+        if record.usage is not None:
+            facts["usage"] = record.usage.to_document()
         if is_complete:
             facts["last"] = None if last is None else [last.finished, last.is_caught]
         self._write(f"{_ENDED}/{writer}", facts)
@@ -207,10 +212,11 @@ class _Entries:
             return None
         document = _decoded(texts[0])
         outcome, finished = Outcome(document["outcome"]), document["finished"]
+        usage = Usage.from_document(document.get("usage"))
         if "last" not in document:
-            return EndFacts(outcome, finished)
+            return EndFacts(outcome, finished, usage=usage)
         reached, is_caught = document["last"] or (None, False)
-        return EndFacts(outcome, finished, is_complete=True, reached=reached, is_caught=is_caught)
+        return EndFacts(outcome, finished, is_complete=True, reached=reached, is_caught=is_caught, usage=usage)
 
 
 def _decoded(text: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from k8sflow.storage.records import (
     to_bytes,
 )
 from k8sflow.storage.run_index import RunIndex
+from k8sflow.storage.usage import Usage, together
 
 # The folders of a flow's runs, and of the tasks that ``spin`` ran, which belong to no run.
 RUNS, SPINS = "runs", "spins"
@@ -151,6 +152,19 @@ class RunStore:
         prefix = f"{self.prefix}/ends/{step}/"
         return ends_of(key.removeprefix(prefix) for key in self.store.list_keys(prefix))
 
+    def all_ends(self) -> dict[str, list[TaskEnd]]:
+        """The ends of the run's own tasks by step, from a listing; clones are left out."""
+        prefix, names = f"{self.prefix}/ends/", dict[str, list[str]]()
+        for key in self.store.list_keys(prefix):
+            step, _, name = key.removeprefix(prefix).partition("/")
+            names.setdefault(step, []).append(name)
+        return {step: list(ends_of(of_step).values()) for step, of_step in names.items()}
+
+    def usage(self) -> dict[str, Usage]:
+        """The resources that the run's own tasks used, by step, from a listing; clones are left out."""
+        found = {step: together(end.usage for end in ends) for step, ends in self.all_ends().items()}
+        return {step: usage for step, usage in found.items() if usage is not None}
+
     def read_commit(self, step: str, task: str) -> Commit | None:
         """A task's commit, or None if it has none yet; ``Tables`` adds inherited artifacts."""
         try:
@@ -214,7 +228,8 @@ class RunStore:
         """
         index = self._index
         writer = index.ending() if index is not None else ""
-        self.store.put(f"{self.prefix}/outcome.json", [dump(asdict(record))])
+        document = {name: value for name, value in asdict(record).items() if value is not None or name != "usage"}
+        self.store.put(f"{self.prefix}/outcome.json", [dump(document)])
         if index is not None:
             last = self.read_commit(end, "0") if end is not None and self.store.is_shared else None
             index.ended(writer, record, last, is_complete=end is not None)
