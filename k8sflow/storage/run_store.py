@@ -8,6 +8,7 @@
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
 <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{start.json,outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
 <flow>/runs/<run>/tasks/<step>/<task>/checkpoint/   until the task has a result (storage/checkpoints.py)
+<flow>/runs/<run>/deleting/<gc>.json     a gc is about to delete the run (storage/garbage.py)
 <flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)
 <flow>/index/<run>/                      facts of the run, in the names of objects (storage/run_index.py)
 """
@@ -41,6 +42,8 @@ from k8sflow.storage.usage import Usage, together
 
 # The folders of a flow's runs, and of the tasks that ``spin`` ran, which belong to no run.
 RUNS, SPINS = "runs", "spins"
+# The marks of each gc that is about to delete a run (storage/garbage.py).
+MARKS = "deleting/"
 _log = DebugLog(__name__)
 _START = "start.json"
 Record = TypeVar("Record")
@@ -101,6 +104,26 @@ class RunStore:
                 f"the run {self.pathspec} exists already, in {self.store.url}.",
                 advice="Omit --run-id, or choose another one.",
             )
+
+    def hold_origin(self, record: RunRecord) -> None:
+        """Returns if no gc deletes the run to which this one refers, and none will; to be called after ``create``.
+
+        Raises:
+            RunError: It is being deleted, or was just deleted. The record of this run is deleted again.
+        """
+        if record.origin_run_id is None:
+            return
+        origin = RunStore(self.store, self.flow, record.origin_run_id)
+        marks = self.store.list_keys(f"{origin.prefix}/{MARKS}")
+        if next(iter(marks), None) is None and self.store.exists(f"{origin.prefix}/run.json"):
+            return
+        entries = self.store.list_keys(f"{self.flow}/index/{self.run}/") if self.folder == RUNS else ()
+        self.store.delete([*entries, f"{self.prefix}/run.json"])
+        raise RunError(
+            f"the run {origin.pathspec} is being deleted.",
+            cause="The command gc has found that nobody needs it, before this run referred to it.",
+            advice="Start a new run. To keep runs that may be resumed, give gc a larger --older-than.",
+        )
 
     def read(self) -> RunRecord:
         """The run's record.

@@ -171,6 +171,7 @@ def create(
     )
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)
+    run_store.hold_origin(record)
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
     return Session(record, run_store, placement, request.settings, definition)

@@ -133,6 +133,7 @@ def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
     placement = Placement({}, origin.settings.kubernetes_namespace, {step: policy})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
+    run_store.hold_origin(record)
     return Session(record, run_store, placement, origin.settings, definition)
 
 
