@@ -42,17 +42,28 @@ def usage_so_far(folders: Sequence[str] | None = None) -> Usage:
         import resource  # noqa: PLC0415  not on Windows
     except ImportError:
         return Usage(None, None, read, written)
-    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    largest = max(each.ru_maxrss for each in both) * _RSS_UNIT
-    seconds = sum(each.ru_utime + each.ru_stime for each in both)
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    largest = max(_own_peak() or own.ru_maxrss * _RSS_UNIT, children.ru_maxrss * _RSS_UNIT)
+    seconds = sum(each.ru_utime + each.ru_stime for each in (own, children))
     peak = _peak(folders)
-    return Usage(peak or largest, round(seconds, 3), read, written, is_partial=not peak and both[1].ru_maxrss > 0)
+    return Usage(peak or largest, round(seconds, 3), read, written, is_partial=not peak and children.ru_maxrss > 0)
 
 
 def _peak(folders: Sequence[str]) -> int | None:
     """The peak of a cgroup's memory in bytes, or None if the kernel doesn't tell it."""
     words = [word for name in _PEAKS for folder in folders[:1] for word in words_of(f"{folder}/{name}")]
     return int(words[0]) if words and words[0].isdecimal() else None
+
+
+def _own_peak() -> int | None:
+    """The peak of this process's memory in bytes (proc(5), VmHWM), or None if the kernel doesn't tell it.
+
+    That of getrusage(2) includes the memory of the process from which this one was started, as it was at exec(2).
+    """
+    for line in lines_of("/proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def _input_and_output() -> tuple[int | None, int | None]:
