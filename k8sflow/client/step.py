@@ -62,8 +62,8 @@ class Step(TaggedAsParent):
 
     @property
     def usage(self) -> Usage | None:
-        """The resources that its finished tasks used: the largest peak of memory, and the sums of the rest."""
-        return together(task.usage for task in self)
+        """The resources that its finished tasks used, without clones: the largest peak of memory, and sums."""
+        return together(end.usage for end in self.parent.run_store.ends(self.id).values())
 
     @property
     def task(self) -> Task:

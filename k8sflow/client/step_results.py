@@ -25,7 +25,9 @@ class StepResults:
 
     def end(self, task: str) -> TaskEnd | None:
         """The end of a task; None if it has none, or if only its commit has it."""
-        return self._ends.get(task)
+        if (end := self._ends.get(task)) is not None or task not in self._committed:
+            return end
+        return self._clones.get(task)
 
     def has_commit(self, task: str) -> bool:
         """True if the task has a result."""
@@ -34,6 +36,10 @@ class StepResults:
     @cached_property
     def _committed(self) -> Collection[str]:
         return () if len(self._ends) == self._tasks else self._run_store.committed(self._step)
+
+    @cached_property
+    def _clones(self) -> Mapping[str, TaskEnd]:
+        return self._run_store.cloned_ends(self._step)
 
     @cached_property
     def _ends(self) -> Mapping[str, TaskEnd]:

@@ -4,13 +4,15 @@
 
 Times are in seconds since 1970, CPU time is in seconds, the other amounts are in bytes; ``c`` says that ``@catch`` made
 the result, ``p`` that the memory is not that of all processes. The commit is written first and counts: a task that has
-no such object, because it is a clone or its process died in between, is read by its commit.
+no such object, because its process died in between, is read by its commit. The same names of clones, which many tasks
+of a run may be, are in the one object ``cloned.json``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from k8sflow.storage.records import Commit
 from k8sflow.storage.usage import Usage
@@ -41,6 +43,12 @@ class TaskEnd:
     def of(commit: Commit) -> TaskEnd:
         """The end that a commit records."""
         return TaskEnd(commit.attempt, commit.started, commit.finished, commit.is_caught, commit.usage)
+
+    @staticmethod
+    def of_document(document: Mapping[str, Any]) -> TaskEnd:
+        """The end in the JSON document of a commit."""
+        times, is_caught = (document["started"], document["finished"]), bool(document.get("is_caught"))
+        return TaskEnd(document["attempt"], *times, is_caught, Usage.from_document(document.get("usage")))
 
 
 def name_of_end(task: str, end: TaskEnd) -> str:

@@ -44,6 +44,8 @@ from k8sflow.storage.usage import Usage, together
 RUNS, SPINS = "runs", "spins"
 # The marks of each gc that is about to delete a run (storage/garbage.py).
 MARKS = "deleting/"
+# Written when all clones are; it has the names of their ends.
+CLONED = "cloned.json"
 _log = DebugLog(__name__)
 _START = "start.json"
 Record = TypeVar("Record")
@@ -175,6 +177,13 @@ class RunStore:
         prefix = f"{self.prefix}/ends/{step}/"
         return ends_of(key.removeprefix(prefix) for key in self.store.list_keys(prefix))
 
+    def cloned_ends(self, step: str) -> dict[str, TaskEnd]:
+        """The ends of those of a step's tasks that were cloned, by id; empty if there are none, or not all so far."""
+        try:
+            return self._load(CLONED, lambda document: ends_of(document.get("ends", {}).get(step, ())))
+        except (ObjectNotFoundError, StorageError):  # older versions wrote no names; their commits are read
+            return {}
+
     def all_ends(self) -> dict[str, list[TaskEnd]]:
         """The ends of the run's own tasks by step, from a listing; clones are left out."""
         prefix, names = f"{self.prefix}/ends/", dict[str, list[str]]()
@@ -251,8 +260,7 @@ class RunStore:
         """
         index = self._index
         writer = index.ending() if index is not None else ""
-        document = {name: value for name, value in asdict(record).items() if value is not None or name != "usage"}
-        self.store.put(f"{self.prefix}/outcome.json", [dump(document)])
+        self.store.put(f"{self.prefix}/outcome.json", [dump(record.to_document())])
         if index is not None:
             last = self.read_commit(end, "0") if end is not None and self.store.is_shared else None
             index.ended(writer, record, last, is_complete=end is not None)
@@ -290,12 +298,10 @@ class RunStore:
             tags = change(before)
             if tags == before:
                 return tags
-            key, index = f"{self.prefix}/tags/{version + 1:08}.json", self._index
-            if index is not None:
-                index.tagging(version + 1)
+            key, index = f"{self.prefix}/tags/{version + 1:08}.json", RunIndex(self.store, self.flow, self.run)
+            index.tagging(version + 1)
             if self.store.put_new(key, dump({"tags": tags})):
-                if index is not None:
-                    index.tagged(version + 1, tags)
+                index.tagged(version + 1, tags)
                 return tags
             _log.debug("Another process has written %s. Retrying.", key)
 

@@ -17,8 +17,10 @@ from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.clones import mark_complete, put_commits, read_commits
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.usage import Usage
 from tests.sources import foreach
 from tests.support import load_flow, write_flow
 
@@ -184,3 +186,27 @@ def test_a_damaged_commit_hides_no_other_task(s3_store: S3Store, graph: Graph) -
     assert [list(tasks[str(number)].artifacts) for number in (0, 1, 3, 4, 5)] == [[]] * 5
     with pytest.raises(StorageError, match=r"work/2/commit\.json .* is damaged"):
         _ = tasks["2"].artifacts
+
+
+def test_listing_clones_takes_a_few_requests(s3_store: S3Store, counted: _Counted, graph: Graph) -> None:
+    """Their ends are in one object; they don't count as used by the run that has cloned them."""
+    before, after = (_create(s3_store, graph, run, 1e9, has_ended=False) for run in ("r1", "r2"))
+    names = [("work", str(number)) for number in range(MANY)]
+    for number, (step, task) in enumerate(names):
+        usage = Usage(1000 + number, 1.5, 7, 8)
+        before.commit(step, task, Commit(0, ("join",), {}, started=1e9, finished=1e9 + number, usage=usage))
+    kept = [
+        (step, task, found) for (step, task), found in zip(names, read_commits(before, names), strict=True) if found
+    ]
+    put_commits(after, [(step, task, found.clone(before.pathspec, ("join",))) for step, task, found in kept])
+    mark_complete(after, [(step, task, found.end) for step, task, found in kept])
+    after.commit("work", str(MANY), Commit(0, ("join",), {}, started=1.0, finished=2.0, usage=Usage(5, 0.5, 1, 2)))
+    counted.requests.clear()
+    step = Run(after)["work"]
+    listed = [(task.id, task.finished_at, task.usage) for task in step]
+    assert sum(counted.requests.values()) <= 9
+    assert listed == [(task.id, task.finished_at, task.usage) for task in (step[task.id] for task in step)]
+    assert listed[1][2].memory_bytes == 1000 + MANY - 1
+    assert step.usage == Run(after).usage == Usage(5, 0.5, 1, 2)
+    s3_store.put("F/runs/r2/cloned.json", [b"{}"])  # as an older version wrote it
+    assert listed == [(task.id, task.finished_at, task.usage) for task in Run(after)["work"]]
