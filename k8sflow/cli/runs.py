@@ -91,8 +91,8 @@ def _by_time(runs: list[Run]) -> list[Run]:
 
 def _describe(run: Run) -> dict[str, Any]:
     try:
-        outcome, status, created = run.outcome, run.status, run.record.created
-        ended = outcome.finished if outcome is not None else None
+        end, created = run.end, run.created
+        status, ended = run.status_after(end), end.finished if end is not None else None
         seconds = (ended if ended is not None else time.time()) - created
         return {
             "pathspec": run.pathspec,
@@ -101,17 +101,18 @@ def _describe(run: Run) -> dict[str, Any]:
             "store": run.run_store.store.url,
             "status": status,
             "driver_is_dead": status == "running" and _has_dead_driver(run),
-            "outcome": outcome.outcome if outcome is not None else None,
+            "outcome": end.outcome if end is not None else None,
             "user": run.user_name,
             "created": output.utc_time(created),
             "finished": output.utc_time(ended),
             "duration_seconds": round(seconds, 3),
+            "usage": usage.to_document() if (usage := end.usage if end is not None else None) is not None else None,
             "tags": sorted(run.user_tags),
             "system_tags": sorted(run.system_tags),
             "origin": run.origin_pathspec,
         }
     except (RunError, StorageError) as error:  # one run that can't be read must not hide the others
-        unknown = dict.fromkeys(("outcome", "user", "created", "finished", "duration_seconds", "origin"))
+        unknown = dict.fromkeys(("outcome", "user", "created", "finished", "duration_seconds", "usage", "origin"))
         return {
             "pathspec": run.pathspec,
             "flow": run.run_store.flow,
@@ -140,13 +141,14 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
         click.echo("No run was found.", err=True)
         return
     output.print_table(
-        ["run", "status", "started (UTC)", "duration", "user", "tags"],
+        ["run", "status", "started (UTC)", "duration", "memory", "CPU", "user", "tags"],
         [
             [
                 run["pathspec"] if with_flow else run["run"],
                 "no driver" if run.get("driver_is_dead") else run["status"],
                 (run["created"] or "")[:19].replace("T", " "),
                 "" if run["duration_seconds"] is None else units.duration(run["duration_seconds"]),
+                *_used(run["usage"]),
                 run["user"] or "",
                 run["error"].splitlines()[0] if "error" in run else " ".join(map(_quoted, run["tags"])),
             ]
@@ -164,6 +166,15 @@ def _print_older_folders(found: list[dict[str, Any]], scope: Scope) -> None:
         count = sum(run["store"] == store.url for run in found)
         if count and not store.is_shared:
             click.echo(f"{count} of them in {store.url}, beside the flow; new runs are kept in {new.url}.", err=True)
+
+
+def _used(usage: dict[str, Any] | None) -> tuple[str, str]:
+    """The largest peak of a task's memory, and the CPU time of all tasks."""
+    if usage is None:
+        return "", ""
+    memory, cpu = usage["memory_bytes"], usage["cpu_seconds"]
+    at_least = "≥ " if usage["is_partial"] else ""
+    return "" if memory is None else at_least + units.size(memory), "" if cpu is None else units.duration(cpu)
 
 
 def _quoted(tag: str) -> str:

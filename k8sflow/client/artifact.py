@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.client.artifact_classes import finder
+from k8sflow.client.html import artifact_html
 from k8sflow.client.tree import TASKS, TaggedAsParent
 from k8sflow.errors import NotFoundError
 from k8sflow.runtime.lookup import split
@@ -86,6 +87,10 @@ class DataArtifact(TaggedAsParent):
 
     def __repr__(self) -> str:
         return f"DataArtifact({self.pathspec!r}, {self.type}, {self.size} bytes)"
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks."""
+        return artifact_html(self)
 
 
 class TaskArtifacts:

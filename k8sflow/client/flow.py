@@ -103,7 +103,7 @@ class Flow:
 
     def is_in_namespace(self) -> bool:
         """True if it has a run in the namespace."""
-        return any(Run(run).is_in_namespace() for run in self.lookup)
+        return any(run.is_in_namespace() for run in self._all())
 
     @property
     def parent(self) -> Metaflow:
@@ -130,8 +130,14 @@ class Flow:
         return (run for run in self if run.tags.issuperset(tags))
 
     def __iter__(self) -> Iterator[Run]:
-        """The runs, the latest first."""
-        return (run for run in map(Run, self.lookup) if run.has_tag(self._namespace))
+        """The runs, the latest first; those in a bucket as a listing shows them, with the tags of that moment."""
+        return (run for run in self._all() if run.has_tag(self._namespace))
+
+    def _all(self) -> Iterator[Run]:
+        """All runs. Beyond the latest one, listing them takes less time than reading their records."""
+        for number, run in enumerate(self.lookup):
+            is_read = not run.store.is_shared or (number == 0 and not self.lookup.has_facts)
+            yield Run(run) if is_read else Run(run, self.lookup.facts.get(run.run))
 
     def __getitem__(self, run: str | int) -> Run:
         found = Run(self.lookup[str(run)])

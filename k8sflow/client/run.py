@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from k8sflow.client.artifact import TaskData
 from k8sflow.client.code import Code
+from k8sflow.client.html import run_html
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
@@ -19,9 +21,11 @@ from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.lookup import Runs, among, split
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
+from k8sflow.storage.run_index import EndFacts, RunFacts
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.storage.tags import checked, system_tags
+from k8sflow.storage.usage import Usage, together
 
 if TYPE_CHECKING:
     from k8sflow.client.flow import Flow
@@ -31,9 +35,17 @@ class Run:
     """One run of a flow. ``Run("BigSum/20260301-142530-482913")``, or a flow's ``latest_run``.
 
     Tasks of the command ``spin`` are read in the same way: ``Run("BigSum/spins/20260301-142530-482913")``.
+
+    Args:
+        run: The run.
+        facts: What a listing of the flow's runs shows of it; None to read its records.
+
+    Raises:
+        NotFoundError: There is no such run.
     """
 
-    def __init__(self, run: str | RunStore) -> None:
+    def __init__(self, run: str | RunStore, facts: RunFacts | None = None) -> None:
+        self._facts = facts
         self.run_store = run if isinstance(run, RunStore) else _find(run)
         self.id = self.run_store.run
 
@@ -68,30 +80,42 @@ class Run:
         return Tables(self.run_store)
 
     @property
-    def _end(self) -> Commit | None:
-        return self.run_store.read_commit(self.record.end, "0")
+    def end(self) -> EndFacts | None:
+        """The outcome of the run, and whether it reached its last step; None if it has no outcome yet."""
+        if self._facts is not None and self._facts.end is not None:
+            return self._facts.end
+        outcome = self.outcome
+        return None if outcome is None else EndFacts(outcome.outcome, outcome.finished, usage=outcome.usage)
+
+    @property
+    def _last(self) -> tuple[float, bool] | None:
+        """When the last step finished, and whether it failed under ``@catch``; None if the run has not reached it."""
+        if self._facts is not None and (end := self._facts.end) is not None and end.is_complete:
+            return None if end.reached is None else (end.reached, end.is_caught)
+        commit = self.run_store.read_commit(self.record.end, "0")
+        return None if commit is None else (commit.finished, commit.is_caught)
 
     @property
     def successful(self) -> bool:
         """True if the run reached its end, unless its last step failed and ``@catch`` let it continue."""
-        end = self._end
-        return end is not None and not end.is_caught
+        last = self._last
+        return last is not None and not last[1]
 
     @property
     def finished(self) -> bool:
         """True if the run reached its end; ``status`` also covers failed and cancelled runs."""
-        return self._end is not None
+        return self._last is not None
 
     @property
     def has_ended(self) -> bool:
         """True if the run has ended in any way."""
-        return self._end is not None or self.outcome is not None
+        return self.end is not None or self._last is not None
 
     @property
     def finished_at(self) -> datetime | None:
         """The time at which the run reached its end; None if it runs, failed or was cancelled."""
-        end = self._end
-        return local_time(end.finished) if end is not None else None
+        last = self._last
+        return local_time(last[0]) if last is not None else None
 
     @property
     def outcome(self) -> OutcomeRecord | None:
@@ -101,25 +125,39 @@ class Run:
     @property
     def status(self) -> str:
         """``running``, ``succeeded``, ``failed`` or ``cancelled``."""
-        outcome = self.outcome
-        if outcome is None:
-            return "succeeded" if self._end is not None else "running"
-        return outcome.outcome if outcome.outcome in _NAMED else "failed"
+        return self.status_after(self.end)
+
+    def status_after(self, end: EndFacts | None) -> str:
+        """The status of the run, given what ``end`` returned."""
+        if end is None:
+            return "succeeded" if self._last is not None else "running"
+        return end.outcome if end.outcome in _NAMED else "failed"
+
+    @property
+    def usage(self) -> Usage | None:
+        """The resources that the run's tasks used so far, without those taken from another run; None if unknown."""
+        end = self.end
+        return end.usage if end is not None else together(self.run_store.usage().values())
+
+    @property
+    def created(self) -> float:
+        """The start time of the run, in seconds since 1970."""
+        return self.record.created if self._facts is None else self._facts.created
 
     @property
     def created_at(self) -> datetime:
         """The start time of the run."""
-        return local_time(self.record.created)
+        return local_time(self.created)
 
     @property
     def user_name(self) -> str:
         """The user who started it."""
-        return self.record.user
+        return self.record.user if self._facts is None else self._facts.user
 
     @property
     def origin_run_id(self) -> str | None:
         """The id of the run that this one resumes, or None."""
-        return self.record.origin_run_id
+        return self.record.origin_run_id if self._facts is None else self._facts.origin_run_id
 
     @property
     def origin_pathspec(self) -> str | None:
@@ -160,12 +198,14 @@ class Run:
     @property
     def user_tags(self) -> frozenset[str]:
         """The tags that people gave the run, at its start or later."""
+        if self._facts is not None and self._facts.tags is not None:
+            return frozenset(self._facts.tags)
         return frozenset(self.run_store.read_tags())
 
     @property
     def system_tags(self) -> frozenset[str]:
         """The tags that follow from the run's record: user, date, runtime, project."""
-        return system_tags(self.record)
+        return system_tags(self.record) if self._facts is None else self._facts.system_tags
 
     def is_in_namespace(self) -> bool:
         """True if the run is in the current namespace."""
@@ -214,9 +254,11 @@ class Run:
                 f"{fixed[0]!r} is a system tag, which follows from the run's record.",
                 advice="Only tags that people added can be removed.",
             )
-        self.run_store.change_tags(
+        tags = self.run_store.change_tags(
             lambda before: tuple(dict.fromkeys([*(tag for tag in before if tag not in removed), *added]))
         )
+        if self._facts is not None:
+            self._facts = replace(self._facts, tags=tags)
 
     # ------------------------------------------------------------------ steps
 
@@ -237,7 +279,7 @@ class Run:
     @property
     def end_task(self) -> Task | None:
         """The end step's task, or None if the run did not reach it."""
-        return self[self.record.end].task if self._end is not None else None
+        return self[self.record.end].task if self._last is not None else None
 
     @property
     def data(self) -> TaskData | None:
@@ -285,6 +327,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.pathspec!r})"
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks."""
+        return run_html(self)
 
 
 # A step outside the graph, which iteration skips, as in Metaflow. Its only task has the parameters, configs and

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from k8sflow.client.html import step_html
+from k8sflow.client.step_results import StepResults
 from k8sflow.client.task import Task
 from k8sflow.client.tree import RUNS, STEPS, TaggedAsParent
 from k8sflow.errors import NotFoundError
 from k8sflow.runtime.lookup import among, split
+from k8sflow.storage.usage import Usage, together
 
 if TYPE_CHECKING:
     from k8sflow.client.run import Run
@@ -56,6 +59,11 @@ class Step(TaggedAsParent):
         moments = [task.finished_at for task in self]
         ended = [moment for moment in moments if moment is not None]
         return max(ended) if ended and len(ended) == len(moments) else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The resources that its finished tasks used, without clones: the largest peak of memory, and sums."""
+        return together(end.usage for end in self.parent.run_store.ends(self.id).values())
 
     @property
     def task(self) -> Task:
@@ -108,7 +116,11 @@ class Step(TaggedAsParent):
         return iter(self) if self.tags.issuperset(tags) else iter(())
 
     def __iter__(self) -> Iterator[Task]:
-        return (Task(task, parent=self) for task in reversed(self.parent.task_ids(self.id)))
+        ids = self.parent.task_ids(self.id)
+        if len(ids) < _FEW:
+            return (Task(task, parent=self) for task in reversed(ids))
+        results = StepResults(self.parent.run_store, self.id, len(ids))
+        return (Task(task, parent=self, results=results) for task in reversed(ids))
 
     def __getitem__(self, task: str | int) -> Task:
         if task not in self:
@@ -120,10 +132,19 @@ class Step(TaggedAsParent):
         return Task(str(task), parent=self)
 
     def __contains__(self, task: object) -> bool:
-        return str(task) in self.parent.task_ids(self.id)
+        if self.parent.node(self.id) is None:  # the parameters
+            return str(task) in self.parent.task_ids(self.id)
+        return self.parent.run_store.has_task(self.id, str(task))
 
     def __repr__(self) -> str:
         return f"Step({self.pathspec!r})"
 
+    def _repr_html_(self) -> str:
+        """HTML for notebooks."""
+        return step_html(self)
+
+
+# So many tasks are read one by one.
+_FEW = 4
 
 STEPS.register(Step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,20 @@ from typing import TYPE_CHECKING, Any
 from k8sflow.client import logs
 from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
+from k8sflow.client.html import task_html
 from k8sflow.client.lineage import children, indices, parents
+from k8sflow.client.metadatum import Metadatum
+from k8sflow.client.step_results import StepResults
 from k8sflow.client.tree import STEPS, TASKS, TaggedAsParent, local_time
 from k8sflow.errors import CaughtError, NotFoundError
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.lookup import among, split
+from k8sflow.storage.ends import TaskEnd
 from k8sflow.storage.log_times import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.usage import Usage
 from k8sflow.task.catch_commit import caught
 from k8sflow.task.spec import TaskName
 from k8sflow.task.stored_results import recorded_result
@@ -29,25 +33,6 @@ if TYPE_CHECKING:
     from k8sflow.client.step import Step
 
 
-@dataclass(frozen=True)
-class Metadatum:
-    """One property of a task in the run's records.
-
-    Args:
-        name: The property's name.
-        value: Its value.
-        type: Its kind, which is the name.
-        created_at: The start time of the task, or None if unknown.
-        task: The task's pathspec.
-    """
-
-    name: str
-    value: str
-    type: str
-    created_at: datetime | None
-    task: str
-
-
 class Task(TaggedAsParent):
     """One task of a step.
 
@@ -55,13 +40,22 @@ class Task(TaggedAsParent):
         pathspec: ``flow/run/step/task``, or the task's id if a parent is given.
         parent: The step.
         attempt: The attempt to read; None for the one that committed, or the last one.
+        results: What a listing shows of the step's tasks; None to read the task's own records.
 
     Raises:
         NotFoundError: There is no such task, or it had no such attempt.
     """
 
-    def __init__(self, pathspec: str, *, parent: Step | None = None, attempt: int | None = None) -> None:
+    def __init__(
+        self,
+        pathspec: str,
+        *,
+        parent: Step | None = None,
+        attempt: int | None = None,
+        results: StepResults | None = None,
+    ) -> None:
         self.id = pathspec
+        self._results = results
         if parent is None:
             step, self.id = split(pathspec, "flow/run/step/task")
             parent = STEPS.find(step)[self.id].parent
@@ -79,6 +73,16 @@ class Task(TaggedAsParent):
     @property
     def _run_store(self) -> RunStore:
         return self.parent.parent.run_store
+
+    @property
+    def _end(self) -> TaskEnd | None:
+        """The end that the task's commit records, or None if it has no commit."""
+        if self._results is not None:
+            if (end := self._results.end(self.id)) is not None:
+                return end
+            if not self._results.has_commit(self.id):
+                return None
+        return TaskEnd.of(self._commit) if self._commit is not None else None
 
     @cached_property
     def _commit(self) -> Commit | None:
@@ -101,19 +105,20 @@ class Task(TaggedAsParent):
         """The attempt that is read: the chosen one, the one that committed, or the last one."""
         if self._attempt is not None:
             return self._attempt
-        if self._commit is not None:
-            return self._commit.attempt
+        if (end := self._end) is not None:
+            return end.attempt
         return max(self.attempts, default=0)
 
     @property
     def successful(self) -> bool:
         """True if the task's step succeeded, unless it failed and ``@catch`` let the run continue."""
-        return self._commit is not None and not self._commit.is_caught
+        end = self._end
+        return end is not None and not end.is_caught
 
     @property
     def finished(self) -> bool:
         """True if the task has a result, including one from ``@catch``; ``has_ended`` covers failed tasks too."""
-        return self._commit is not None
+        return self._end is not None
 
     @property
     def has_ended(self) -> bool:
@@ -123,8 +128,8 @@ class Task(TaggedAsParent):
     @property
     def created_at(self) -> datetime | None:
         """The time at which the task's step was called; without a result, the time of its first output, if any."""
-        if self._commit is not None:
-            return local_time(self._commit.started)
+        if (end := self._end) is not None:
+            return local_time(end.started)
         first = [mark.at for stream in logs.STREAMS for mark in self._marks(stream)[:1]]
         return local_time(min(first)) if first else None
 
@@ -134,10 +139,15 @@ class Task(TaggedAsParent):
     @property
     def finished_at(self) -> datetime | None:
         """The time at which the task's step returned or failed."""
-        if self._commit is not None:
-            return local_time(self._commit.finished)
+        if (end := self._end) is not None:
+            return local_time(end.finished)
         outcome = self._outcome
         return local_time(outcome.finished) if outcome is not None else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The resources that the task used; None if it has no result, or if they were not measured."""
+        return None if (end := self._end) is None else end.usage
 
     @property
     def exception(self) -> CaughtError | None:
@@ -145,16 +155,16 @@ class Task(TaggedAsParent):
 
         None if ``@catch`` let the run continue; then it is in the artifact named by ``@catch(var=...)``.
         """
-        outcome = self._outcome
-        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED:
+        outcome = None if self.finished else self._outcome
+        if outcome is None or outcome.outcome == Outcome.SUCCEEDED:
             return None
         return caught(recorded_result(outcome))
 
     @property
     def failure(self) -> str | None:
         """The failure for people: one sentence, followed by the traceback."""
-        outcome = self._outcome
-        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED:
+        outcome = None if self.finished else self._outcome
+        if outcome is None or outcome.outcome == Outcome.SUCCEEDED:
             return None
         return "\n".join(filter(None, [outcome.summary, outcome.detail]))
 
@@ -361,6 +371,10 @@ class Task(TaggedAsParent):
 
     def __repr__(self) -> str:
         return f"Task({self.pathspec!r})"
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks."""
+        return task_html(self)
 
 
 TASKS.register(Task)

@@ -7,7 +7,7 @@ the run, where the latest one is meant.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import started_at
+from k8sflow.storage.run_index import RunFacts, read_index
 from k8sflow.storage.run_store import RUNS, SPINS, RunStore
 from k8sflow.user import current_user
 
@@ -157,9 +158,31 @@ class Runs:
                 found.setdefault(run, RunStore(store, self.flow, run, self._folder))
         return found
 
+    @property
+    def has_facts(self) -> bool:
+        """True if ``facts`` were listed already."""
+        return "facts" in vars(self)
+
+    @cached_property
+    def facts(self) -> Mapping[str, RunFacts]:
+        """The facts of the runs in a bucket, as far as its index has them, from a listing."""
+        if self._folder != RUNS:
+            return {}
+        indexes = {store.url: read_index(store, self.flow) for store in self.stores}
+        found = ((run, indexes[each.store.url].get(run)) for run, each in self._by_id.items())
+        return {run: facts for run, facts in found if facts is not None}
+
     @cached_property
     def _newest_first(self) -> list[RunStore]:
-        return sorted(self._by_id.values(), key=started, reverse=True)
+        return sorted(self._by_id.values(), key=self._started, reverse=True)
+
+    def _started(self, run: RunStore) -> float:
+        """The start time of a run: most ids have it; where the user chose the id, the index or the record."""
+        try:
+            return started_at(run.run).timestamp()
+        except ValueError:
+            facts = self.facts.get(run.run) if run.store.is_shared else None
+            return started(run) if facts is None else facts.created
 
     @property
     def _where(self) -> str:

@@ -55,6 +55,18 @@ def pod_options(
     return replace(options, deadline_seconds=policy.deadline_seconds(options.deadline_seconds, turns))
 
 
+def requested(definition: FlowDefinition, with_: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """The ``cpu`` and ``memory`` of ``@resources``, as quantities, by step; local runs ignore them, and record them."""
+    added = definition.added(with_)
+    found = {
+        step: merge(*_options(definition.decorations_of(step), "resources"), *_options(added, "resources"))
+        for step in definition.graph.nodes
+    }
+    amounts = {step: {"cpu": options.cpu, "memory": options.memory} for step, options in found.items()}
+    known = {step: {name: text for name, text in named.items() if text} for step, named in amounts.items()}
+    return {step: named for step, named in known.items() if named}
+
+
 def recorded_pods(recorded: Mapping[str, PodOptions], settings: Settings) -> dict[str, PodOptions]:
     """The options of a run's pods from its record; settings of this process apply where they say nothing."""
     own = _from_settings(settings)

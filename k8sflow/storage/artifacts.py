@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k8sflow.errors import ArtifactError, ObjectNotFoundError
+from k8sflow.storage.condemned import REUSED_SECONDS, outlasted
 from k8sflow.storage.encoding import Encoded, Find, Shape, decode, encode, sha256, shape_of, type_name
 from k8sflow.storage.loadable import check_loadable
 from k8sflow.storage.objects import Buffer, ObjectStore
@@ -135,9 +136,16 @@ class ArtifactStore:
             return False
 
     def save_blob(self, blob: str, parts: Sequence[Buffer]) -> None:
-        """Writes content under its sha256, unless it exists in full: a power cut may have truncated it."""
-        key = blob_key(self._flow, blob)
-        if not self._store.exists(key, sum(memoryview(part).nbytes for part in parts)):
+        """Writes content under its sha256, unless it exists in full, and is so young that ``gc`` leaves it alone.
+
+        A power cut may have truncated it. ``storage/condemned.py`` describes how it is kept from ``gc``.
+        """
+        key, size = blob_key(self._flow, blob), sum(memoryview(part).nbytes for part in parts)
+        age = self._store.age(key, size)
+        if age is not None and age < REUSED_SECONDS:
+            return
+        self._store.put(key, parts)
+        if outlasted(self._store, self._flow, blob) and self._store.age(key, size) is None:
             self._store.put(key, parts)
 
     def load(self, ref: ArtifactRef, name: str, find: Find | None = None) -> Any:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k8sflow.errors import ObjectNotFoundError
-from k8sflow.storage.records import to_bytes
-from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.ends import TaskEnd, name_of_end
+from k8sflow.storage.records import dump, to_bytes
+from k8sflow.storage.run_store import CLONED, RunStore
 
 # A thread pool is not worthwhile for fewer reads than this.
 _FEW = 4
@@ -32,6 +33,7 @@ class RawCommit:
         is_clone: True if it was itself cloned from another run.
         layers: The tasks from which it inherited artifacts, as ``step/id``.
         attempt: The attempt that wrote it.
+        end: The part of it that a list of tasks shows.
     """
 
     data: bytes = field(repr=False)
@@ -41,6 +43,7 @@ class RawCommit:
     is_clone: bool = False
     layers: tuple[str, ...] = ()
     attempt: int = 0
+    end: TaskEnd | None = None
 
     @staticmethod
     def of(data: bytes, document: Mapping[str, Any]) -> RawCommit:
@@ -49,7 +52,8 @@ class RawCommit:
         is_clone = document.get("origin") is not None
         layers = tuple(document.get("layers", ()))
         steps, attempt = tuple(document["steps"]), document["attempt"]
-        return RawCommit(data, steps, foreach["width"], foreach["max_parallel"], is_clone, layers, attempt)
+        end = TaskEnd.of_document(document)
+        return RawCommit(data, steps, foreach["width"], foreach["max_parallel"], is_clone, layers, attempt, end)
 
     def clone(self, origin: str, steps: tuple[str, ...]) -> bytes:
         """The bytes of its clone in another run.
@@ -113,11 +117,20 @@ def put_commits(run_store: RunStore, commits: Iterable[tuple[str, str, bytes]]) 
             pass
 
 
-def mark_complete(run_store: RunStore) -> None:
-    """Records that all clones are written."""
-    run_store.store.put(f"{run_store.prefix}/cloned.json", [to_bytes({})])
+def mark_complete(run_store: RunStore, ends: Iterable[tuple[str, str, TaskEnd | None]] = ()) -> None:
+    """Records that all clones are written, and their ends, so that lists of tasks need not read the commits.
+
+    Args:
+        run_store: The run.
+        ends: For each clone the step, the id and the end.
+    """
+    names: dict[str, list[str]] = {}
+    for step, task, end in ends:
+        if end is not None:
+            names.setdefault(step, []).append(name_of_end(task, end))
+    run_store.store.put(f"{run_store.prefix}/{CLONED}", [dump({"ends": names})])
 
 
 def is_complete(run_store: RunStore) -> bool:
     """True if all clones are written."""
-    return run_store.store.exists(f"{run_store.prefix}/cloned.json")
+    return run_store.store.exists(f"{run_store.prefix}/{CLONED}")

@@ -8,6 +8,7 @@ import mmap
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Literal
 
 from k8sflow.errors import ObjectNotFoundError, StorageError
 from k8sflow.outages import Report
-from k8sflow.storage.objects import Buffer
+from k8sflow.storage.objects import Buffer, ObjectInfo
 
 _MAP_FROM_BYTES = 1 << 16
 # Unfinished files have names with this prefix. A crash may leave some behind; readers skip them.
 _UNFINISHED = ".tmp-"
+_TRIES = 100
 
 
 class FolderStore:
@@ -127,6 +129,27 @@ class FolderStore:
         except OSError as error:
             raise _refused("read", path, error) from error
 
+    def age(self, key: str, size: int) -> float | None:
+        """Seconds since the file was last modified; None if there is no file of this size."""
+        path = self.root / key
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _refused("read", path, error) from error
+        is_there = stat.S_ISREG(found.st_mode) and found.st_size == size > 0
+        return time.time() - found.st_mtime if is_there else None
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All files below a folder, in ascending order."""
+        now, found = time.time(), []
+        for path in self._walk(self.root / prefix):
+            with contextlib.suppress(FileNotFoundError):  # it was replaced or deleted just now
+                status = path.stat()
+                found.append(ObjectInfo(path.relative_to(self.root).as_posix(), status.st_size, now - status.st_mtime))
+        yield from sorted((each for each in found if each.size), key=lambda each: each.key)
+
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All files below a folder, in ascending order."""
         found = (path for path in self._walk(self.root / prefix) if self._has_content(path))
@@ -221,6 +244,17 @@ class FolderLog:
             self._file.close()
 
 
+def unfinished_files(folder: Path) -> list[Path]:
+    """The temporary files below a folder that a killed process left behind: they are older than a day."""
+    before = time.time() - 24 * 3600
+    found = []
+    for directory, _, names in os.walk(folder):
+        for path in (Path(directory, name) for name in names if name.startswith(_UNFINISHED)):
+            with contextlib.suppress(FileNotFoundError):  # it was finished just now
+                found += [path] if path.stat().st_mtime < before else []
+    return found
+
+
 def _write(file: FileIO, data: Buffer) -> None:
     """Writes all of the data; write(2) takes less if the disk is nearly full, and 2 GiB at most."""
     rest = memoryview(data).cast("B")
@@ -230,11 +264,13 @@ def _write(file: FileIO, data: Buffer) -> None:
 
 def _opened(path: Path, mode: Literal["ab", "xb"]) -> FileIO:
     """Opens a file, and creates its folder if needed; checking first would take as long as opening."""
-    try:
-        return path.open(mode, buffering=0)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open(mode, buffering=0)
+    for _ in range(_TRIES):
+        try:
+            return path.open(mode, buffering=0)
+        except FileNotFoundError:
+            with contextlib.suppress(FileNotFoundError):  # as below, of a folder above it
+                path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open(mode, buffering=0)  # each time, another process has deleted the folder, since it was empty
 
 
 def _refused(verb: str, path: Path, error: OSError) -> StorageError:

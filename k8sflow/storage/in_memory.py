@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from k8sflow.errors import ObjectNotFoundError
 from k8sflow.outages import Report
-from k8sflow.storage.objects import Buffer
+from k8sflow.storage.objects import Buffer, ObjectInfo
 
 
 class MemoryStore:
@@ -43,6 +43,14 @@ class MemoryStore:
 
     def exists(self, key: str, size: int | None = None) -> bool:
         return key in self._objects and size in {None, len(self._objects[key])}
+
+    def age(self, key: str, size: int) -> float | None:
+        """Always 0 seconds for an object of this size: the memory of a process is not cleaned up."""
+        return 0.0 if self.exists(key, size) else None
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects with a prefix, in ascending order."""
+        return (ObjectInfo(key, len(self._objects[key]), 0.0) for key in self.list_keys(prefix))
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys with a prefix, in ascending order."""

@@ -6,6 +6,7 @@ Objects appear whole or not at all, and ``put_new`` lets exactly one writer win.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -13,6 +14,21 @@ from k8sflow.outages import Report
 
 # Bytes in any form that the standard library accepts; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object in a listing.
+
+    Args:
+        key: Its key.
+        size: Its length in bytes.
+        age: The seconds since it was last written, by the store's clock.
+    """
+
+    key: str
+    size: int
+    age: float
 
 
 class LogWriter(Protocol):
@@ -77,6 +93,12 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""
+
+    def age(self, key: str, size: int) -> float | None:
+        """Seconds since an object was last written, by the store's clock; None if there is none of this size."""
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects with a prefix, which ends with a slash, in ascending order of their keys."""
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys with a prefix, which ends with a slash, in ascending order."""

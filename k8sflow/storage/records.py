@@ -16,6 +16,7 @@ from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.usage import Usage
 
 FORMAT = 1
 # The format of a commit with layers; a reader without support for layers would miss inherited artifacts.
@@ -84,6 +85,7 @@ class Commit:
         is_caught: True if the step failed, and ``@catch`` let the run continue.
         layers: Tasks of the run, as ``step/id``, whose own artifacts are included (``storage/layers.py``).
         without: Names that a layer has and the task doesn't.
+        usage: The resources that the attempt used; None if they were not measured.
     """
 
     attempt: int
@@ -97,6 +99,7 @@ class Commit:
     is_caught: bool = False
     layers: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    usage: Usage | None = None
 
     def to_document(self) -> dict[str, Any]:
         """The commit as JSON types, with the version of its format."""
@@ -111,6 +114,7 @@ class Commit:
             "finished": self.finished,
         }
         optional = {name: getattr(self, name) for name in ("origin", "layers", "without", "is_caught")}
+        optional["usage"] = self.usage and self.usage.to_document()
         return {**document, **{name: value for name, value in optional.items() if value}}
 
     @staticmethod
@@ -132,6 +136,7 @@ class Commit:
             is_caught=document.get("is_caught", False),
             layers=tuple(document.get("layers", ())),
             without=tuple(document.get("without", ())),
+            usage=Usage.from_document(document.get("usage")),
         )
 
 
@@ -188,6 +193,7 @@ class RunRecord:
         python_version: The version of the Python that started it.
         k8sflow_version: The version of k8sflow that started it.
         batch: The options of the jobs of steps that run on AWS Batch, by step.
+        resources: The ``cpu`` and ``memory`` of ``@resources``, as quantities, by step.
     """
 
     flow: str
@@ -215,6 +221,7 @@ class RunRecord:
     python_version: str = ""
     k8sflow_version: str = ""
     batch: Mapping[str, BatchOptions] = field(default_factory=dict)
+    resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -228,7 +235,7 @@ class RunRecord:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON types; the newest fields only where they are used: older versions can read the others."""
-        newest = ("is_traced", "batch")
+        newest = ("is_traced", "batch", "resources")
         fields = {name: value for name, value in vars(self).items() if name not in newest or value}
         if self.batch:
             fields["batch"] = {step: options.to_document() for step, options in self.batch.items()}
@@ -294,6 +301,7 @@ class OutcomeRecord:
         error_type: The class of an exception in the user's code: ``builtins.ValueError``.
         is_final: Whether another execution would fail in the same way, although the infrastructure is to blame.
         memory: The memory that it requested, where earlier attempts ran out of memory; empty for that of its step.
+        usage: The resources that the tasks of a run used; None in the outcome of an attempt.
     """
 
     outcome: Outcome
@@ -304,16 +312,18 @@ class OutcomeRecord:
     error_type: str = ""
     is_final: bool = False
     memory: str = ""
+    usage: Usage | None = None
 
     def to_document(self) -> dict[str, Any]:
-        """The record as JSON types; ``is_final`` and ``memory`` only where they say something."""
+        """The record as JSON types; the last three fields only where they say something."""
         document = asdict(self)
-        return {name: value for name, value in document.items() if value or name not in {"is_final", "memory"}}
+        return {name: value for name, value in document.items() if value or name not in {"is_final", "memory", "usage"}}
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:
         """The record in a JSON document."""
-        return OutcomeRecord(**{**document, "outcome": Outcome(document["outcome"])})
+        usage = Usage.from_document(document.get("usage"))
+        return OutcomeRecord(**{**document, "outcome": Outcome(document["outcome"]), "usage": usage})
 
 
 def new_run_id(now: float | None = None) -> str:

@@ -8,6 +8,9 @@
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
 <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{start.json,outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
 <flow>/runs/<run>/tasks/<step>/<task>/checkpoint/   until the task has a result (storage/checkpoints.py)
+<flow>/runs/<run>/deleting/<gc>.json     a gc is about to delete the run (storage/garbage.py)
+<flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)
+<flow>/index/<run>/                      facts of the run, in the names of objects (storage/run_index.py)
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import ConfigurationError, ObjectNotFoundError, RunError, StorageError
+from k8sflow.errors import AccessError, ConfigurationError, ObjectNotFoundError, RunError, StorageError
+from k8sflow.storage.ends import TaskEnd, ends_of, name_of_end
 from k8sflow.storage.log_times import SUFFIX, Mark, TimedLog, append, marks, missing_end
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
@@ -33,9 +37,15 @@ from k8sflow.storage.records import (
     dump,
     to_bytes,
 )
+from k8sflow.storage.run_index import RunIndex
+from k8sflow.storage.usage import Usage, together
 
 # The folders of a flow's runs, and of the tasks that ``spin`` ran, which belong to no run.
 RUNS, SPINS = "runs", "spins"
+# The marks of each gc that is about to delete a run (storage/garbage.py).
+MARKS = "deleting/"
+# Written when all clones are; it has the names of their ends.
+CLONED = "cloned.json"
 _log = DebugLog(__name__)
 _START = "start.json"
 Record = TypeVar("Record")
@@ -77,6 +87,13 @@ class RunStore:
         # The client retries by itself when it gets no answer from the store, and may then find its own record.
         if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
             self.refuse_existing()
+        if self._index is not None:
+            self._index.created(record)
+
+    @property
+    def _index(self) -> RunIndex | None:
+        """The run's entries in the index of its flow; None for a trial task of ``spin``."""
+        return RunIndex(self.store, self.flow, self.run) if self.folder == RUNS else None
 
     def check_exclusive(self, record: RunRecord) -> None:
         """Checks that nobody can replace the first record, which was just written: results of tasks rely on that.
@@ -91,7 +108,7 @@ class RunStore:
         """
         key = f"{self.prefix}/run.json"
         if self.store.is_shared and self.store.put_new(key, dump(record.to_document())):
-            self.store.delete([key])
+            self.store.delete([*self.store.list_keys(f"{self.flow}/index/{self.run}/"), key])
             raise ConfigurationError(
                 f"runs can't be kept in {self.store.url}: the server ignores the condition If-None-Match: *.",
                 cause="A second write replaced an object, so two processes could both store the result of a task.",
@@ -109,6 +126,26 @@ class RunStore:
                 f"the run {self.pathspec} exists already, in {self.store.url}.",
                 advice="Omit --run-id, or choose another one.",
             )
+
+    def hold_origin(self, record: RunRecord) -> None:
+        """Returns if no gc deletes the run to which this one refers, and none will; to be called after ``create``.
+
+        Raises:
+            RunError: It is being deleted, or was just deleted. The record of this run is deleted again.
+        """
+        if record.origin_run_id is None:
+            return
+        origin = RunStore(self.store, self.flow, record.origin_run_id)
+        marks = self.store.list_keys(f"{origin.prefix}/{MARKS}")
+        if next(iter(marks), None) is None and self.store.exists(f"{origin.prefix}/run.json"):
+            return
+        entries = self.store.list_keys(f"{self.flow}/index/{self.run}/") if self.folder == RUNS else ()
+        self.store.delete([*entries, f"{self.prefix}/run.json"])
+        raise RunError(
+            f"the run {origin.pathspec} is being deleted.",
+            cause="The command gc has found that nobody needs it, before this run referred to it.",
+            advice="Start a new run. To keep runs that may be resumed, give gc a larger --older-than.",
+        )
 
     def read(self) -> RunRecord:
         """The run's record.
@@ -137,13 +174,48 @@ class RunStore:
         """
         key, data = self.task_key(step, task, "commit.json"), to_bytes(commit.to_document())
         if self.store.put_new(key, data):
+            self._note_end(step, task, commit)
             return True
         if is_one_of_several:
             earlier = self.read_commit(step, task)
             if earlier is not None and earlier.attempt < commit.attempt:
                 self.store.put(key, [data])
+                self._note_end(step, task, commit)
                 return True
         return False
+
+    def _note_end(self, step: str, task: str, commit: Commit) -> None:
+        """Makes the end of a task visible in listings."""
+        key = f"{self.prefix}/ends/{step}/{name_of_end(task, TaskEnd.of(commit))}"
+        try:
+            self.store.put(key, [b"{}"])
+        except (StorageError, AccessError) as error:  # the commit itself was written
+            _log.debug("%s was not written: %s", key, error)
+
+    def ends(self, step: str) -> dict[str, TaskEnd]:
+        """The ends of a step's tasks by id, from a listing; a task with a commit may be missing, as a clone is."""
+        prefix = f"{self.prefix}/ends/{step}/"
+        return ends_of(key.removeprefix(prefix) for key in self.store.list_keys(prefix))
+
+    def cloned_ends(self, step: str) -> dict[str, TaskEnd]:
+        """The ends of those of a step's tasks that were cloned, by id; empty if there are none, or not all so far."""
+        try:
+            return self._load(CLONED, lambda document: ends_of(document.get("ends", {}).get(step, ())))
+        except (ObjectNotFoundError, StorageError):  # older versions wrote no names; their commits are read
+            return {}
+
+    def all_ends(self) -> dict[str, list[TaskEnd]]:
+        """The ends of the run's own tasks by step, from a listing; clones are left out."""
+        prefix, names = f"{self.prefix}/ends/", dict[str, list[str]]()
+        for key in self.store.list_keys(prefix):
+            step, _, name = key.removeprefix(prefix).partition("/")
+            names.setdefault(step, []).append(name)
+        return {step: list(ends_of(of_step).values()) for step, of_step in names.items()}
+
+    def usage(self) -> dict[str, Usage]:
+        """The resources that the run's own tasks used, by step, from a listing; clones are left out."""
+        found = {step: together(end.usage for end in ends) for step, ends in self.all_ends().items()}
+        return {step: usage for step, usage in found.items() if usage is not None}
 
     def read_commit(self, step: str, task: str) -> Commit | None:
         """A task's commit, or None if it has none yet; ``Tables`` adds inherited artifacts."""
@@ -199,9 +271,19 @@ class RunStore:
         except ObjectNotFoundError:
             return None
 
-    def write_run_outcome(self, record: OutcomeRecord) -> None:
-        """Writes the outcome of the run."""
-        self.store.put(f"{self.prefix}/outcome.json", [dump(asdict(record))])
+    def write_run_outcome(self, record: OutcomeRecord, end: str | None = None) -> None:
+        """Writes the outcome of the run.
+
+        Args:
+            record: The outcome.
+            end: The name of the last step, whose result the index then has; None if it need not.
+        """
+        index = self._index
+        writer = index.ending() if index is not None else ""
+        self.store.put(f"{self.prefix}/outcome.json", [dump(record.to_document())])
+        if index is not None:
+            last = self.read_commit(end, "0") if end is not None and self.store.is_shared else None
+            index.ended(writer, record, last, is_complete=end is not None)
 
     def read_run_outcome(self) -> OutcomeRecord | None:
         """The outcome of the run, or None if it has not ended."""
@@ -234,8 +316,12 @@ class RunStore:
         while True:
             version, before = self._newest_tags()
             tags = change(before)
-            key = f"{self.prefix}/tags/{version + 1:08}.json"
-            if tags == before or self.store.put_new(key, dump({"tags": tags})):
+            if tags == before:
+                return tags
+            key, index = f"{self.prefix}/tags/{version + 1:08}.json", RunIndex(self.store, self.flow, self.run)
+            index.tagging(version + 1)
+            if self.store.put_new(key, dump({"tags": tags})):
+                index.tagged(version + 1, tags)
                 return tags
             _log.debug("Another process has written %s. Retrying.", key)
 
@@ -288,6 +374,12 @@ class RunStore:
         """The ids of a step's tasks, in the order of their foreach branches and of the turns of a loop."""
         found = self.store.list_folders(f"{self.prefix}/tasks/{step}/")
         return sorted(found, key=_task_order)
+
+    def has_task(self, step: str, task: str) -> bool:
+        """True if a task has written anything."""
+        if not task or "/" in task:
+            return False
+        return next(iter(self.store.list_keys(f"{self.prefix}/tasks/{step}/{task}/")), None) is not None
 
     def attempts(self, step: str, task: str) -> list[int]:
         """The attempts of a task that have written anything."""

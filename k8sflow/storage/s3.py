@@ -21,7 +21,7 @@ from k8sflow.errors import (
 from k8sflow.outages import Report
 from k8sflow.s3_options import S3Options
 from k8sflow.storage import s3_errors
-from k8sflow.storage.objects import Buffer
+from k8sflow.storage.objects import Buffer, ObjectInfo
 from k8sflow.storage.patience import Patience, patient
 from k8sflow.storage.s3_client import (
     PARALLEL_PARTS,
@@ -201,6 +201,24 @@ class S3Store:
                 if error.code in _NOT_FOUND:
                     return False
                 raise
+
+    @patient
+    def age(self, key: str, size: int) -> float | None:
+        """Seconds since the object was last written, by the server's clock; None if there is none of this size."""
+        with self._translated(key):
+            try:
+                found = self._client.status(self.prefix + key)
+            except RefusedError as error:
+                if error.code in _NOT_FOUND:
+                    return None
+                raise
+        return found.age if found.size == size else None
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects below a prefix, in pages of 1000."""
+        for page in self._pages(prefix, ""):
+            for key, status in zip(page.keys, page.statuses, strict=True):
+                yield ObjectInfo(key.removeprefix(self.prefix), status.size, status.age)
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys below a prefix, in pages of 1000."""

@@ -33,6 +33,7 @@ from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     CONNECT_SECONDS,
+    DELETED_BEFORE,
     PARALLEL_PARTS,
     PART_BYTES,
     READ_SECONDS,
@@ -41,8 +42,9 @@ from k8sflow.storage.s3_client import (
     NoKeysError,
     Page,
     RefusedError,
+    Status,
 )
-from k8sflow.storage.s3_errors import why_unreachable
+from k8sflow.storage.s3_errors import seconds_of, why_unreachable
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -94,12 +96,17 @@ class BotoClient:
         with _translated():
             return self._client().head_object(Bucket=self._bucket, Key=key)["ContentLength"]
 
+    def status(self, key: str) -> Status:
+        with _translated():
+            found = self._client().head_object(Bucket=self._bucket, Key=key)
+        return Status(found["ContentLength"], _now(found) - found["LastModified"].timestamp())
+
     def delete(self, keys: Sequence[str]) -> str:
         objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
         with _translated():
             answer = self._client().delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
-        errors = answer.get("Errors")
-        return str(errors[0].get("Code")) if errors else ""
+        codes = (str(error.get("Code")) for error in answer.get("Errors", []))
+        return next((code for code in codes if code != DELETED_BEFORE), "")
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
         options: dict[str, Any] = {"ContinuationToken": token} if token else {}
@@ -109,7 +116,10 @@ class BotoClient:
             )
         keys = [entry["Key"] for entry in page.get("Contents", [])]
         prefixes = [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
-        return Page(keys, prefixes, page.get("NextContinuationToken", "") if page.get("IsTruncated") else "")
+        now = _now(page)
+        statuses = [Status(each["Size"], now - each["LastModified"].timestamp()) for each in page.get("Contents", [])]
+        token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
+        return Page(keys, prefixes, token, statuses)
 
     def renew(self) -> bool:
         """As ``S3Client``: a tool may have written others into the files of a profile.
@@ -157,6 +167,11 @@ class BotoReading:
 
     def close(self) -> None:
         self._body.close()
+
+
+def _now(answer: Any) -> float:
+    """The server's time in an answer, in seconds since 1970."""
+    return seconds_of(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
 
 
 @contextlib.contextmanager

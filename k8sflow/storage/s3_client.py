@@ -18,6 +18,8 @@ PARALLEL_PARTS = 8
 CONNECT_SECONDS = 3  # three attempts: an unreachable server is to be reported after some ten seconds
 READ_SECONDS = 60
 TRIES = 3
+# versitygw's error for a key that another process has deleted at the same time; S3 has none.
+DELETED_BEFORE = "NoSuchKey"
 
 
 class RefusedError(Exception):
@@ -82,6 +84,19 @@ class Reading(Protocol):
 
 
 @dataclass(frozen=True)
+class Status:
+    """The properties of an object.
+
+    Args:
+        size: The number of bytes.
+        age: The seconds since it was last written, by the server's clock; not a number if the server doesn't tell.
+    """
+
+    size: int
+    age: float
+
+
+@dataclass(frozen=True)
 class Page:
     """A page of a listing.
 
@@ -89,11 +104,13 @@ class Page:
         keys: Keys of objects.
         prefixes: Common prefixes, where a delimiter was given.
         next_token: What the request for the next page needs; empty on the last one.
+        statuses: The properties of the objects, in the order of their keys.
     """
 
     keys: Sequence[str]
     prefixes: Sequence[str]
     next_token: str
+    statuses: Sequence[Status] = ()
 
 
 class S3Client(Protocol):
@@ -119,6 +136,9 @@ class S3Client(Protocol):
 
     def size(self, key: str) -> int:
         """The size of an object."""
+
+    def status(self, key: str) -> Status:
+        """The properties of an object."""
 
     def delete(self, keys: Sequence[str]) -> str:
         """Deletes objects, at most 1000; the error code of the first that could not be deleted, or an empty string."""

@@ -140,6 +140,7 @@ class Answer:
         self.etag = response.getheader("ETag") or ""
         self.status = response.status
         self.date = response.getheader("Date") or ""
+        self.modified = response.getheader("Last-Modified") or ""
         self._server = server
         self._connection = connection
         self._response = response

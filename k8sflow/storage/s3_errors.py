@@ -109,3 +109,11 @@ def seconds_ahead(date: str) -> float:
         return (parsedate_to_datetime(date) - here).total_seconds()
     except (ValueError, TypeError):  # no date, or one without a zone
         return math.nan
+
+
+def seconds_of(date: str) -> float:
+    """The time in a header such as ``Date``, in seconds since 1970; not a number if it can't be read."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError):
+        return math.nan

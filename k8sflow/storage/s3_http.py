@@ -6,11 +6,13 @@ import base64
 import contextlib
 import hashlib
 import http.client
+import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from html import escape
 from http import HTTPStatus
 from pathlib import Path
@@ -22,15 +24,17 @@ from k8sflow.jitter import JITTER
 from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
+    DELETED_BEFORE,
     PARALLEL_PARTS,
     PART_BYTES,
     TRIES,
     NoAnswerError,
     Page,
     RefusedError,
+    Status,
 )
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading, reason_of
-from k8sflow.storage.s3_errors import is_of_clock, seconds_ahead
+from k8sflow.storage.s3_errors import is_of_clock, seconds_ahead, seconds_of
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 
 if TYPE_CHECKING:
@@ -146,33 +150,43 @@ class HttpClient:
             raise _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, answer)[0]
 
     def size(self, key: str) -> int:
+        return self._head(key).size or 0
+
+    def status(self, key: str) -> Status:
+        answer = self._head(key)
+        return Status(answer.size or 0, seconds_of(answer.date) - seconds_of(answer.modified))
+
+    def _head(self, key: str) -> Answer:
         try:
-            answer, _ = self._call("HEAD", key)
+            return self._call("HEAD", key)[0]
         except RefusedError as error:
             if error.status != HTTPStatus.BAD_REQUEST:
                 raise
             self.page("", most=1)  # the answer to this one says what is wrong: it may be the region
-            answer, _ = self._call("HEAD", key)
-        return answer.size or 0
+            return self._call("HEAD", key)[0]
 
     def delete(self, keys: Sequence[str]) -> str:
         listed = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
         body = f"<Delete>{listed}<Quiet>true</Quiet></Delete>".encode()
         checksum = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         _, answer = self._call("POST", "", {"delete": ""}, {"content-md5": checksum}, [body])
-        return _parsed(answer).findtext("{*}Error/{*}Code") or ""
+        codes = (found.text or "" for found in _parsed(answer).iterfind("{*}Error/{*}Code"))
+        return next((code for code in codes if code != DELETED_BEFORE), "")
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
         query = {"list-type": "2", "encoding-type": "url", "prefix": prefix, "max-keys": str(most)}
         query |= {name: value for name, value in (("delimiter", delimiter), ("continuation-token", token)) if value}
-        document = _parsed(self._call("GET", "", query)[1])
+        answer, body = self._call("GET", "", query)
+        document, now = _parsed(body), seconds_of(answer.date)
+        contents = document.findall("{*}Contents")
         # Not all servers encode what they list, though they are asked to.
         decoded = unquote_plus if document.findtext("{*}EncodingType") == "url" else str
         is_more = document.findtext("{*}IsTruncated") == "true"
         return Page(
-            [decoded(found.text or "") for found in document.iterfind("{*}Contents/{*}Key")],
+            [decoded(found.findtext("{*}Key") or "") for found in contents],
             [decoded(found.text or "") for found in document.iterfind("{*}CommonPrefixes/{*}Prefix")],
             document.findtext("{*}NextContinuationToken") or "" if is_more else "",
+            [_status(found, now) for found in contents],
         )
 
     def renew(self) -> bool:
@@ -300,6 +314,16 @@ def _refusal(status: int, body: bytes, date: str = "") -> tuple[RefusedError, st
     code, message = (document.findtext(f"{{*}}{name}") or "" for name in ("Code", "Message"))
     region = document.findtext("{*}Region") or "" if code == "AuthorizationHeaderMalformed" else ""
     return RefusedError(code or str(status), status, message, date), region
+
+
+def _status(entry: Element, now: float) -> Status:
+    """The properties of an object in a listing; ``now`` is the server's time."""
+    text = (entry.findtext("{*}LastModified") or "").replace("Z", "+00:00")  # Python 3.10 knows no Z
+    try:
+        age = now - datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        age = math.nan
+    return Status(int(entry.findtext("{*}Size") or 0), age)
 
 
 def _inconsistent(refusal: RefusedError, regions: Sequence[str]) -> RefusedError:

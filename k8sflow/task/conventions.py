@@ -13,6 +13,8 @@ from enum import Enum
 TIME_IS_OVER: signal.Signals = getattr(signal, "SIGVTALRM", signal.SIGTERM)
 # The environment variable with the file descriptor that a pod's task writes its result to.
 RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
+# The environment variable that is set if the task is the only one that its cgroup has had.
+OWN_CGROUP_VARIABLE = "K8SFLOW_OWN_CGROUP"
 # Written to a task's result before its step runs; whitespace that JSON may start with. A process that ended without it
 # was still importing the flow.
 ENTERED = b"\n"

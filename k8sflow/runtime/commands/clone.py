@@ -24,7 +24,7 @@ def clone(session: Session) -> None:
     origin = RunStore(session.store, session.record.flow, str(session.record.origin_run_id))
     found = plan_from(origin, origin.read(), session.graph, session.record.origin_step)
     put_commits(session.run_store, (kept.clone(origin.pathspec) for kept in found.kept))
-    mark_complete(session.run_store)
+    mark_complete(session.run_store, ((kept.name.step, kept.name.id, kept.commit.end) for kept in found.kept))
 
 
 def plan_from(origin: RunStore, record: RunRecord, graph: Graph, step: str | None) -> ResumePlan:

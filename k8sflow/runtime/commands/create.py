@@ -16,6 +16,7 @@ from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands import id_files
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.pod_sizes import requested
 from k8sflow.runtime.preflight import check_systems
 from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
 from k8sflow.runtime.session import Session
@@ -191,10 +192,12 @@ def create(
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
         is_traced=request.is_traced,
+        resources=requested(definition, request.decorators),
     )
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)
     run_store.check_exclusive(record)
+    run_store.hold_origin(record)
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
     return Session(record, run_store, placement, request.settings, definition)

@@ -34,15 +34,15 @@ def display_end(session: Session, reporter: Reporter, result: RunResult) -> None
     resume = f"  to resume:   {next_steps.resume(session.record)}"
     match result:
         case RunResult(RunEnd.CANCELLED):
-            reporter.summary(session.pathspec, f"was {result.why or 'cancelled'}", resume, good=False)
+            reporter.summary(session.pathspec, f"was {result.why or 'cancelled'}", resume, result.usage, good=False)
         case RunResult(RunEnd.FAILED, task, found) if task is not None and found is not None:
             reporter.failure(task, found)
             output = f"  its output:  {next_steps.logs(session.record, task.name)}\n"
             end = "was cancelled" if found.outcome is Outcome.CANCELLED else "failed"
-            reporter.summary(session.pathspec, end, _unended(result) + output + resume, good=False)
+            reporter.summary(session.pathspec, end, _unended(result) + output + resume, result.usage, good=False)
         case _:
             hint = f'Results: k8sflow.Flow("{session.record.flow}")["{session.record.run}"].data'
-            reporter.summary(session.pathspec, "succeeded", hint, good=True)
+            reporter.summary(session.pathspec, "succeeded", hint, result.usage, good=True)
 
 
 def _unended(result: RunResult) -> str:

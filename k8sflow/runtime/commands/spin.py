@@ -91,15 +91,15 @@ def _show(session: Session, spec: TaskSpec, result: RunResult, console: Console,
     pathspec = f"{session.pathspec}/{spec.name}"
     match result:
         case RunResult(RunEnd.CANCELLED):
-            reporter.summary(pathspec, "was cancelled", "", good=False)
+            reporter.summary(pathspec, "was cancelled", "", result.usage, good=False)
         case RunResult(RunEnd.FAILED, task, found) if task is not None and found is not None:
             reporter.failure(replace(task, run=session.pathspec.partition("/")[2]), found)
-            reporter.summary(pathspec, "failed", "", good=False)
+            reporter.summary(pathspec, "failed", "", result.usage, good=False)
         case _:
             for line in _artifact_lines(session, spec):
                 console.say(line)
             hint = f'Results: k8sflow.Run("{session.pathspec}")["{spec.name.step}"]["{spec.name.id}"].data'
-            reporter.summary(pathspec, "succeeded", hint, good=True)
+            reporter.summary(pathspec, "succeeded", hint, result.usage, good=True)
 
 
 def _step_of(text: str, reference: RunReference, known: list[str]) -> str:
@@ -133,6 +133,7 @@ def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
     placement = Placement({}, origin.settings.kubernetes_namespace, {step: policy})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
+    run_store.hold_origin(record)
     return Session(record, run_store, placement, origin.settings, definition)
 
 

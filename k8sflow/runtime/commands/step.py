@@ -20,9 +20,10 @@ from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.task import streams
-from k8sflow.task.conventions import RESULT_FD_VARIABLE
+from k8sflow.task.conventions import OWN_CGROUP_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.entry import PendingTask, finish_threads
+from k8sflow.task.inside.measure import set_own_cgroup
 from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.recompile import recompiled
 from k8sflow.task.result import TaskResult
@@ -40,6 +41,8 @@ def run_in_pod(instance: FlowSpec) -> NoReturn:
     streams.renew()
     shadowing.protect()  # the flow's file may have added folders to sys.path
     result = int(os.environ.pop(RESULT_FD_VARIABLE))
+    if os.environ.pop(OWN_CGROUP_VARIABLE, ""):
+        set_own_cgroup()
     _, task, store_url = sys.argv[1:]
     try:
         settings = debug_log.configure(config.load(Path(sys.argv[0]).parent))
@@ -74,7 +77,7 @@ def _result(definition: FlowDefinition, settings: Settings, spec: TaskSpec, stor
         store = _open(settings, store_url)
         record = RunStore(store, spec.flow, spec.run, folder).read()
         found = recompiled(definition.flow, definition.attributes, record, store, definition.configs)
-        return TaskRunner(found, record, store, folder).run(spec)
+        return TaskRunner(found, record, store, folder, is_own_process=True).run(spec)
     except K8sflowError as error:
         return failure(error)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 from k8sflow.errors import K8sflowError
 from k8sflow.executors.base import Finished
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.runtime.core.retries import Again
+from k8sflow.storage.usage import Usage
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -35,6 +36,7 @@ class RunResult:
         result: How that task ended.
         why: Who cancelled it, where that was not this process's user.
         unended: Why other tasks could not be ended after the failure, and may still run.
+        usage: The resources that its tasks used, by step.
     """
 
     end: RunEnd
@@ -42,6 +44,7 @@ class RunResult:
     result: TaskResult | None = None
     why: str = ""
     unended: K8sflowError | None = None
+    usage: Mapping[str, Usage] = field(default_factory=dict)
 
     @property
     def is_success(self) -> bool:

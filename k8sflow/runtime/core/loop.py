@@ -42,6 +42,7 @@ from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import State
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.usage import Usage, together
 from k8sflow.task.catch_commit import commit_caught
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -98,7 +99,7 @@ class Loop:
         self._executors: Mapping[str, Executor] = {}
         self._paused: list[_Paused] = []
         self._numbers = itertools.count()
-        self._result: RunResult | None = None
+        self._usage: Mapping[str, Usage] = {}
 
     def run(self) -> RunResult:
         """Runs until the end step has finished, or a task has failed for good.
@@ -122,9 +123,11 @@ class Loop:
         except BaseException as error:  # whatever else ends the loop, no task outlives it
             self._cancel(error)
             if isinstance(error, KeyboardInterrupt) and self._has_end:
-                return RunResult(RunEnd.SUCCEEDED)  # the signal came too late: the last task had its result
+                return RunResult(
+                    RunEnd.SUCCEEDED, usage=self._usage
+                )  # the signal came too late: the last task had its result
             raise
-        return result if result.is_success else self._end_rest(result)
+        return replace(result if result.is_success else self._end_rest(result), usage=self._usage)
 
     def _end_rest(self, result: RunResult) -> RunResult:
         """Ends what still runs after a failure, and returns the result, with the error if that can't be ended."""
@@ -255,4 +258,7 @@ class Loop:
         self._record_end(OutcomeRecord(found.result.outcome, time.time(), summary))
 
     def _record_end(self, record: OutcomeRecord) -> None:
-        self._run_store.write_run_outcome(record)
+        with contextlib.suppress(StorageError, AccessError):  # the outcome matters more
+            self._usage = self._run_store.usage()
+        record = replace(record, usage=together(self._usage.values()))
+        self._run_store.write_run_outcome(record, self._graph.end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import click
@@ -19,9 +19,10 @@ from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.output_lines import OutputLines, brief, prefixed, settled
 from k8sflow.runtime.progress.silent import Silent
 from k8sflow.runtime.progress.tally import Tally
+from k8sflow.storage.usage import Usage
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
-from k8sflow.units import duration
+from k8sflow.units import duration, size
 
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 # More of one task would be unreadable while it runs; all of it is in the log.
@@ -160,11 +161,13 @@ class Reporter(Observer):
         if failure.resolution:
             self._say(f"What to do: {failure.resolution}")
 
-    def summary(self, pathspec: str, outcome: str, hint: str, *, good: bool) -> None:
-        """Tells how the run ended, step by step, how long it took, and what to do next."""
+    def summary(
+        self, pathspec: str, outcome: str, hint: str, usage: Mapping[str, Usage] | None = None, *, good: bool
+    ) -> None:
+        """Tells how the run ended, step by step, how long it took, what it used, and what to do next."""
         self._view.close()
         now, tasks = time.monotonic(), self.tally.done
-        for row in _rows(self.tally, now):
+        for row in _rows(self.tally, now, usage or {}):
             self._say(row, dim=True)
         for name, note in self.tally.notes:
             self._line(name, note, "yellow")
@@ -233,8 +236,8 @@ def _why(result: TaskResult) -> str:
     return result.explained.summary
 
 
-def _rows(tally: Tally, now: float) -> list[str]:
-    """A line for each step: what became of its tasks, and how long it took."""
+def _rows(tally: Tally, now: float, usage: Mapping[str, Usage]) -> list[str]:
+    """A line for each step: what became of its tasks, how long it took, and what they used."""
     widest = max((len(name) for name in tally.steps), default=0)
     rows = []
     for step in tally.steps.values():
@@ -248,5 +251,14 @@ def _rows(tally: Tally, now: float) -> list[str]:
         listed = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         again = f", {step.retries:,} run again" if step.retries else ""
         took = duration(step.elapsed(now)) if step.total else ""
-        rows.append(f"  {step.name:<{widest}}  {took:>9}  {listed}{again}")
+        rows.append(f"  {step.name:<{widest}}  {took:>9}  {listed}{again}{_used(usage.get(step.name))}")
     return rows
+
+
+def _used(usage: Usage | None) -> str:
+    """The peak memory of a step's tasks, and their CPU time, as the end of a line."""
+    if usage is None or usage.memory_bytes is None or usage.cpu_seconds is None:
+        return ""
+    memory = f"{size(usage.memory_bytes)} of memory"
+    peak = f"at least {memory}" if usage.is_partial else f"{memory} at most"
+    return f"; {peak}, {duration(usage.cpu_seconds)} of CPU time"

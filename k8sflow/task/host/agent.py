@@ -37,7 +37,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments, streams
 from k8sflow.task.batch import TaskBatch
-from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE, Surroundings
+from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, OWN_CGROUP_VARIABLE, RESULT_FD_VARIABLE, Surroundings
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
@@ -305,6 +305,8 @@ def _run_flow(
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         if words[0] == "step":
             hooks.register("instance", functools.partial(hooks.call, "instance_in_pod"))
+            if os.getppid() == 1:  # the agent is the first process of a container, which has one task
+                os.environ[OWN_CGROUP_VARIABLE] = "1"
         os.chdir(CODE_FOLDER)
         sys.argv = [str(Path(options.file).resolve()), *words]
         shadowing.protect(folder := str(Path.cwd()))

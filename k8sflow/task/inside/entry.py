@@ -70,7 +70,8 @@ class PendingTask:
                     advice="Choose it by the command line's first word, or give each flow a file of its own.",
                 )
             definition = recompiled(flow, attributes, self.record, self.store, ConfigSet(flow))
-            result = TaskRunner(definition, self.record, self.store, self.folder).run(self.spec)
+            runner = TaskRunner(definition, self.record, self.store, self.folder, is_own_process=True)
+            result = runner.run(self.spec)
         except K8sflowError as error:
             result = failure(error)
         return self.report(result)

@@ -26,6 +26,7 @@ from k8sflow.task.inside.call_step import call_step
 from k8sflow.task.inside.current_facts import current_facts
 from k8sflow.task.inside.gang import environment_set
 from k8sflow.task.inside.inputs import Inputs
+from k8sflow.task.inside.measure import usage_so_far
 from k8sflow.task.inside.task_context import Context
 from k8sflow.task.inside.time_limit import limited
 from k8sflow.task.inside.transition import as_written
@@ -43,12 +44,14 @@ class TaskRunner:
         record: What was asked for when the run was started.
         store: Where the run's state is.
         folder: The folder of the flow in which the run is.
+        is_own_process: True if this process was started for one task, so that what it uses is the task's.
     """
 
     definition: FlowDefinition
     record: RunRecord
     store: ObjectStore
     folder: str = RUNS
+    is_own_process: bool = False
 
     @property
     def run_store(self) -> RunStore:
@@ -131,6 +134,7 @@ class TaskRunner:
             finished=finished,
             layers=left.layers,
             without=left.without,
+            usage=usage_so_far() if self.is_own_process else None,
         )
         if not self.run_store.commit(spec.name.step, spec.name.id, commit, is_one_of_several=spec.nodes > 1):
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)

@@ -441,3 +441,23 @@ def test_a_bucket_is_read_like_a_folder(
     assert everywhere("logs", "F/work/1", "--stdout", "--follow").stdout == "one\n10%\r100%\nno end\n"
     everywhere("tag", "add", "F", "seen")
     assert "seen" in everywhere("tag", "list", f"F/{NEW}").stdout
+
+
+def test_gc_deletes_the_runs_that_meet_all_options(ours: Call, everywhere: Call, tmp_path: Path) -> None:
+    """With ``--dry-run`` it only says so; without options it deletes no run."""
+    for run in (OLD, NEW):
+        _store(tmp_path, run).write_run_outcome(OutcomeRecord(Outcome.SUCCEEDED, 1e9))
+    assert "1 run would be deleted" in ours("gc", "--keep", "1", "--dry-run").stdout
+    assert "0 runs deleted" in everywhere("gc").stdout
+    assert "0 runs would be deleted" in ours("gc", "--older-than", "99999d", "--dry-run").stdout
+    (planned,) = json.loads(ours("gc", "--older-than", "1h", "--tag", "good", "--dry-run", "--json").stdout)
+    assert list(planned["runs"]) == [f"F/{NEW}"]
+    assert "is not an age: write 30d" in ours("gc", "--older-than", "soon", code=2).output
+    (before,) = json.loads(everywhere("du", "F", "--json").stdout)
+    assert f"F/{OLD}" in ours("gc", "--keep", "1").stdout
+    assert [run["run"] for run in json.loads(ours("runs", "--json").stdout)] == [NEW]
+    (after,) = json.loads(ours("du", "--json").stdout)
+    assert (before["runs"], after["runs"]) == (2, 1)
+    assert after["total"] < before["total"]
+    assert "artifacts" in everywhere("du").stdout
+    assert "there is no run of a flow 'Other'" in everywhere("gc", "Other", code=1).output

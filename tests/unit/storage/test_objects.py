@@ -29,6 +29,26 @@ ODD_KEYS = [
 ]
 
 
+def test_objects_have_sizes_and_ages(store: ObjectStore) -> None:
+    """The age is by the store's clock, and that of the last write; an object of another size counts as missing."""
+    store.put("a/b/1", [b"xyz"])
+    store.put("a/c", [b"x" * 10])
+    listed = list(store.list_objects("a/"))
+    assert [(each.key, each.size) for each in listed] == [("a/b/1", 3), ("a/c", 10)]
+    ages = [each.age for each in listed] + [store.age("a/b/1", 3)]
+    assert all(age is not None and -5 < age < 600 for age in ages)
+    assert store.age("a/b/1", 4) is None
+    assert store.age("a/b", 3) is None
+    assert list(store.list_objects("none/")) == []
+
+
+def test_objects_that_another_process_has_deleted_may_be_deleted(store: ObjectStore) -> None:
+    store.put("a/1", [b"x"])
+    store.delete(["a/0", "a/1", "a/2"])
+    store.delete(["a/1"])
+    assert list(store.list_keys("a/")) == []
+
+
 def test_an_object_is_read_as_it_was_written(store: ObjectStore) -> None:
     """The parts are joined."""
     store.put("F/a", [b"one", bytearray(b"two"), memoryview(b"three")])

@@ -160,7 +160,7 @@ def test_the_driver_in_the_cluster_clones_and_continues(
     class Killed(BaseException):
         """The pod is dead."""
 
-    def die(_run_store: RunStore) -> None:
+    def die(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -187,7 +187,7 @@ def test_a_driver_that_is_cancelled_while_it_clones_says_so(
     """As when its FlowRun is deleted: the store has an end for who follows the run."""
     assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=False)
 
-    def interrupted(_run_store: RunStore) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(clone, "mark_complete", interrupted)

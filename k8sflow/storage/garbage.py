@@ -1,0 +1,367 @@
+"""Deletes runs that nothing needs any more, and then the blobs to which no record refers.
+
+A run is deleted in three phases, so that a run which resumes it at the same time either is seen, or sees it:
+
+- the gc writes a mark into the run, ``deleting/<gc>.json``, then lists all runs again, and takes the mark back if one
+  of them refers to it;
+- a process that creates a run which refers to another one writes ``run.json``, then looks for marks of the other one,
+  and gives up if there is one (``RunStore.hold_origin``).
+
+Blobs are deleted as ``storage/condemned.py`` describes, after all references of the remaining runs were read.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from k8sflow.errors import StorageError
+from k8sflow.storage.condemned import GRACE_SECONDS, condemned_prefix
+from k8sflow.storage.folder import unfinished_files
+from k8sflow.storage.lease import FolderLease, folder_lease_of, lease_of
+from k8sflow.storage.objects import ObjectInfo, ObjectStore
+from k8sflow.storage.records import RunRecord, dump
+from k8sflow.storage.references import blobs_of, is_referring
+from k8sflow.storage.run_store import MARKS, RUNS, SPINS, RunStore
+
+_BATCH = 500
+_ENDED_LONG_AGO_SECONDS = _STARTING_SECONDS = 24 * 3600.0
+_LONGEST_TRIAL_SECONDS = 7 * 24 * 3600.0
+# A mark that is older is that of a gc that has died: the run is deleted, unless another one needs it.
+_OLD_MARK_SECONDS = 3600.0
+# A lease that is held takes a file descriptor.
+_MOST_LEASES = 100
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run, or a trial task of ``spin``, that gc considers.
+
+    Args:
+        run_store: Its records.
+        record: What was asked for.
+        ended: When it ended, in seconds since 1970; None if it has no recorded end.
+        tags: Its tags, those of the system too.
+    """
+
+    run_store: RunStore
+    record: RunRecord
+    ended: float | None
+    tags: frozenset[str]
+
+
+# Chooses the runs that may be deleted, from all runs of a flow.
+Select = Callable[[Sequence[KnownRun]], Sequence[KnownRun]]
+
+
+@dataclass
+class Collected:
+    """The objects that a gc deleted, or would delete, of one flow.
+
+    Args:
+        flow: The flow.
+        runs: The pathspecs of the runs, with their sizes in bytes.
+        blobs: The number of blobs.
+        blob_bytes: Their size.
+        young_blobs: The number of unreferenced blobs that a later gc will delete: they are younger than a day.
+        young_bytes: Their size.
+        leftovers: The number of other objects: index entries and remains of runs that no longer exist.
+        needed: The selected runs that are kept, and why.
+        problem: Why nothing, or no blob, of the flow was deleted; empty if there was no problem.
+    """
+
+    flow: str
+    runs: dict[str, int] = field(default_factory=dict)
+    blobs: int = 0
+    blob_bytes: int = 0
+    young_blobs: int = 0
+    young_bytes: int = 0
+    leftovers: int = 0
+    needed: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+class GarbageCollector:
+    """Deletes the garbage of one flow.
+
+    Args:
+        store: The store.
+        flow: The flow's name.
+        select: Chooses the runs that may be deleted, from all runs with their ends.
+        tags_of: The tags of a run, those of the system too.
+        is_dry_run: True to delete nothing.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        flow: str,
+        select: Select,
+        tags_of: Callable[[RunStore, RunRecord], frozenset[str]],
+        *,
+        is_dry_run: bool = False,
+    ) -> None:
+        self._store = store
+        self._flow = flow
+        self._select = select
+        self._tags_of = tags_of
+        self._is_dry_run = is_dry_run
+        self._found = Collected(flow)
+        self._records: dict[str, RunRecord] = {}
+        self._me = secrets.token_hex(8)
+
+    def collect(self) -> Collected:
+        """Deletes what may be deleted, and returns what that was.
+
+        Raises:
+            StorageError: The store can't be reached, or refuses.
+        """
+        leases: list[FolderLease] = []
+        indexed = self._indexed()
+        try:
+            records = self._all_records()
+            runs = self._each(self._known, list(records.values()))
+            chosen = self._deletable([*self._select(runs), *filter(self._was_being_deleted, runs)], leases)
+            chosen = self._without_needed(chosen, records)
+            if not self._is_dry_run:
+                self._each(lambda run: self._store.put(self._mark(run), [dump({})]), list(chosen.values()))
+                chosen = self._without_needed(chosen, self._all_records())
+        except _UnreadableError as error:
+            self._found.problem = f"nothing is deleted: {error}"
+            return self._found
+        else:
+            self._delete_runs(list(chosen.values()))
+            self._sweep(set(chosen), indexed)
+            return self._found
+        finally:
+            for lease in leases:
+                lease.release()
+
+    def _mark(self, run: RunStore) -> str:
+        return f"{run.prefix}/{MARKS}{self._me}.json"
+
+    def _each(self, call: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+        """Calls a function for each item, in parallel if the store allows it."""
+        if self._store.parallel_reads == 1:
+            return [call(item) for item in items]
+        with ThreadPoolExecutor(self._store.parallel_reads) as pool:
+            return list(pool.map(call, items))
+
+    # ------------------------------------------------------------------ runs
+
+    def _known(self, run: tuple[RunStore, RunRecord]) -> KnownRun:
+        run_store, record = run
+        outcome = run_store.read_run_outcome()
+        ended = outcome.finished if outcome is not None else None
+        return KnownRun(run_store, record, ended, self._tags_of(run_store, record))
+
+    def _was_being_deleted(self, run: KnownRun) -> bool:
+        marks = self._store.list_objects(f"{run.run_store.prefix}/{MARKS}")
+        return any(mark.age > _OLD_MARK_SECONDS for mark in marks)
+
+    def _all_records(self) -> dict[str, tuple[RunStore, RunRecord]]:
+        """All runs by prefix; a record that was read once is not read again.
+
+        Raises:
+            _UnreadableError: A record can't be read, so it is unknown what the run needs.
+        """
+        found = ((run, self._record(run)) for run in self._run_stores())
+        return {run.prefix: (run, record) for run, record in found if record is not None}
+
+    def _run_stores(self) -> Iterator[RunStore]:
+        for folder in (RUNS, SPINS):
+            for run in self._store.list_folders(f"{self._flow}/{folder}/"):
+                yield RunStore(self._store, self._flow, run, folder)
+
+    def _record(self, run_store: RunStore) -> RunRecord | None:
+        """The record of a run; None if there is none, as of a run that was deleted meanwhile.
+
+        Raises:
+            _UnreadableError: It can't be read.
+        """
+        if run_store.prefix not in self._records:
+            if not self._store.exists(f"{run_store.prefix}/run.json"):
+                return None
+            try:
+                self._records[run_store.prefix] = run_store.read()
+            except StorageError as error:
+                raise _UnreadableError(str(error)) from error
+        return self._records[run_store.prefix]
+
+    def _deletable(self, chosen: Sequence[KnownRun], leases: list[FolderLease]) -> dict[str, RunStore]:
+        """The chosen runs that no process drives, by prefix; in a folder, none can until the leases are released."""
+        found = {}
+        for run in chosen:
+            if run.run_store.prefix in found:
+                continue
+            if why := self._why_alive(run, leases):
+                self._found.needed[run.run_store.pathspec] = why
+            else:
+                found[run.run_store.prefix] = run.run_store
+        return found
+
+    def _why_alive(self, run: KnownRun, leases: list[FolderLease]) -> str:
+        """Why a run may still be driven; empty if no process can drive it."""
+        if (why := _why_young(run)) or run.run_store.folder == SPINS:  # nobody holds a lease on a trial task
+            return why
+        lease = folder_lease_of(run.run_store)
+        if self._is_dry_run or lease is None:
+            return _why_held(run, is_certain=lease is not None)
+        if len(leases) >= _MOST_LEASES:
+            return "many others are deleted first; run gc again"
+        try:
+            if not lease.acquire():
+                return f"it is driven by {lease.holder() or 'another process'}"
+        except StorageError:
+            if self._store.exists(f"{run.run_store.prefix}/run.json"):
+                raise
+            return "another gc has deleted it"
+        if run.ended is not None:
+            lease.release()  # nobody can drive it any more
+        else:
+            leases.append(lease)
+        return ""
+
+    def _without_needed(
+        self, chosen: dict[str, RunStore], runs: Mapping[str, tuple[RunStore, RunRecord]]
+    ) -> dict[str, RunStore]:
+        """The chosen runs, less those to which another run refers, directly or through the run that it resumes."""
+        origins = {prefix: self._origin(record) for prefix, (_, record) in runs.items()}
+        needed: dict[str, str] = {}
+        for prefix, (run_store, _) in runs.items():
+            origin = None if prefix in chosen else origins[prefix]
+            while origin is not None and origin not in needed:
+                needed[origin] = run_store.pathspec
+                origin = origins.get(origin)
+        for prefix in needed.keys() & chosen.keys():
+            self._found.needed[chosen[prefix].pathspec] = f"{needed[prefix]} refers to it"
+            if not self._is_dry_run:
+                marks = self._store.list_objects(f"{prefix}/{MARKS}")
+                old = [mark.key for mark in marks if mark.age > _OLD_MARK_SECONDS]
+                self._store.delete([self._mark(chosen[prefix]), *old])
+        return {prefix: run for prefix, run in chosen.items() if prefix not in needed}
+
+    def _origin(self, record: RunRecord) -> str | None:
+        return f"{self._flow}/{RUNS}/{record.origin_run_id}" if record.origin_run_id else None
+
+    def _delete_runs(self, runs: Sequence[RunStore]) -> None:
+        """Deletes runs: the entries in the index first, the record last, so that an interrupted gc can continue."""
+        for run in runs:
+            objects = list(self._store.list_objects(f"{run.prefix}/"))
+            own = (
+                each for each in objects if not each.key.startswith((f"{run.prefix}/{MARKS}", f"{run.prefix}/driver."))
+            )
+            self._found.runs[run.pathspec] = sum(each.size for each in own)
+            if self._is_dry_run:
+                continue
+            marks, entries = f"{run.prefix}/{MARKS}", list(self._store.list_keys(f"{self._flow}/index/{run.run}/"))
+            if run.folder == RUNS and entries:
+                self._store.delete(entries)
+            first = [each.key for each in objects if not each.key.startswith((f"{run.prefix}/run.json", marks))]
+            for keys in (first, [f"{run.prefix}/run.json"], list(self._store.list_keys(marks))):
+                if keys:
+                    self._store.delete(keys)
+
+    # ------------------------------------------------------------------ blobs and leftovers
+
+    def _indexed(self) -> list[str]:
+        """The keys of the index, listed before the runs: each run in it existed then."""
+        return list(self._store.list_keys(f"{self._flow}/index/"))
+
+    def _sweep(self, deleted: set[str], indexed: Sequence[str]) -> None:
+        """Deletes the blobs to which no record refers, and the remains of runs without a record.
+
+        Args:
+            deleted: The prefixes of the runs that were deleted, or would be.
+            indexed: The keys of the index, as they were before the runs were listed.
+        """
+        records, remains, runs = [], [], set()
+        for folder in (RUNS, SPINS):
+            for each in self._store.list_objects(f"{self._flow}/{folder}/"):
+                run = "/".join(each.key.split("/")[:3])
+                if run in deleted:
+                    continue
+                if each.key == f"{run}/run.json":
+                    runs.add(run)
+                records += [each.key] if is_referring(each.key) else []
+                remains.append((run, each))
+        lost = [each.key for run, each in remains if run not in runs and each.age > GRACE_SECONDS]
+        lost += [key for key in indexed if f"{self._flow}/{RUNS}/{key.split('/')[2]}" not in runs | deleted]
+        condemned = self._store.list_objects(condemned_prefix(self._flow))
+        lost += [each.key for each in condemned if each.age > _OLD_MARK_SECONDS]
+        unfinished = [] if self._store.folder is None else unfinished_files(self._store.folder / self._flow)
+        self._found.leftovers = len(lost) + len(unfinished)
+        if not self._is_dry_run:
+            if lost:
+                self._store.delete(lost)
+            for path in unfinished:
+                path.unlink(missing_ok=True)
+        try:
+            referenced = set().union(*blobs_of(self._store, records).values())
+        except StorageError as error:
+            self._found.problem = f"no blob is deleted, since it is not known which are needed: {error}"
+            return
+        unused = [each for each in self._store.list_objects(f"{self._flow}/blobs/") if _name(each) not in referenced]
+        old = [each for each in unused if each.age > GRACE_SECONDS]
+        self._found.young_blobs = len(unused) - len(old)
+        self._found.young_bytes = sum(each.size for each in unused) - sum(each.size for each in old)
+        for start in range(0, len(old), _BATCH):
+            self._delete_blobs(old[start : start + _BATCH])
+
+    def _delete_blobs(self, blobs: Sequence[ObjectInfo]) -> None:
+        if self._is_dry_run:
+            self._count(blobs)
+            return
+        marks = [f"{condemned_prefix(self._flow, _name(each))}{self._me}" for each in blobs]
+        try:
+            self._each(lambda mark: self._store.put(mark, [b"{}"]), marks)
+            ages = self._each(lambda each: self._store.age(each.key, each.size), blobs)
+            still_old = [e for e, age in zip(blobs, ages, strict=True) if age is not None and age > GRACE_SECONDS]
+            if still_old:
+                self._store.delete([each.key for each in still_old])
+            self._count(still_old)
+        finally:
+            self._store.delete(marks)
+
+    def _count(self, blobs: Sequence[ObjectInfo]) -> None:
+        self._found.blobs += len(blobs)
+        self._found.blob_bytes += sum(each.size for each in blobs)
+
+
+class _UnreadableError(Exception):
+    """The record of a run can't be read."""
+
+
+def _why_young(run: KnownRun) -> str:
+    """Why the start of a run without an end protects it: its driver may not have the lease yet; empty if it doesn't."""
+    age = time.time() - run.record.created
+    if run.ended is not None or age >= _LONGEST_TRIAL_SECONDS:
+        return ""
+    if run.run_store.folder == SPINS:
+        return "it was started less than a week ago, and has no end"
+    return "it was started less than a day ago, and has no end" if age < _STARTING_SECONDS else ""
+
+
+def _why_held(run: KnownRun, *, is_certain: bool) -> str:
+    """Why a process may drive a run, from what its lease says.
+
+    Args:
+        run: The run.
+        is_certain: True if a lease that nobody holds means that nobody drives the run.
+    """
+    holder = lease_of(run.run_store).holder()
+    is_over = holder is None or holder.is_over or holder.is_dead
+    if run.ended is None:
+        return "" if is_certain and is_over else "it has no end; `kubernetes kill` or `batch kill` ends it"
+    has_long_ended = time.time() - run.ended > _ENDED_LONG_AGO_SECONDS
+    return "" if is_over or has_long_ended else f"it has just ended, and is still driven by {holder}"
+
+
+def _name(blob: ObjectInfo) -> str:
+    return blob.key.rpartition("/")[2]
