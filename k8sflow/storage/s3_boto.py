@@ -27,6 +27,9 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
+from botocore.loaders import Loader, create_loader
+from botocore.session import Session as BotocoreSession
+from botocore.session import get_session
 
 from k8sflow.errors import ConfigurationError
 from k8sflow.s3_options import REQUESTER_PAYS, S3Options
@@ -251,7 +254,7 @@ def _client(endpoint: str | None, region: str | None, connections: int, options:
         signature_version=UNSIGNED if options.anonymous else None,
     )
     try:
-        session = boto3.session.Session()
+        session = boto3.session.Session(botocore_session=_core())
         client = session.client(
             "s3", endpoint_url=endpoint, region_name=region, config=config, verify=options.ca_bundle
         )
@@ -267,6 +270,21 @@ def _client(endpoint: str | None, region: str | None, connections: int, options:
     # Others renew themselves, and asking them for their keys may take a request.
     is_fixed = type(found) is Credentials
     return client, (found.access_key, found.secret_key, found.token) if is_fixed and found is not None else None
+
+
+def _core() -> BotocoreSession:
+    """A session with keys of its own, and the descriptions of services that this process, or its parent, has read.
+
+    Reading them takes most of the time in which a client is created, and each local task is a fork that creates one.
+    """
+    core = get_session()
+    core.register_component("data_loader", _descriptions())
+    return core
+
+
+@functools.cache
+def _descriptions() -> Loader:
+    return create_loader(get_session().get_config_variable("data_path"))
 
 
 def _add_headers(client: S3Client, options: S3Options) -> None:
