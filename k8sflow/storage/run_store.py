@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import AccessError, ConfigurationError, ObjectNotFoundError, RunError, StorageError
+from k8sflow.errors import AccessError, ObjectNotFoundError, RunError, StorageError
 from k8sflow.storage.ends import TaskEnd, ends_of, name_of_end
 from k8sflow.storage.log_times import SUFFIX, Mark, TimedLog, append, marks, missing_end
 from k8sflow.storage.objects import ObjectStore
@@ -94,26 +94,6 @@ class RunStore:
     def _index(self) -> RunIndex | None:
         """The run's entries in the index of its flow; None for a trial task of ``spin``."""
         return RunIndex(self.store, self.flow, self.run) if self.folder == RUNS else None
-
-    def check_exclusive(self, record: RunRecord) -> None:
-        """Checks that nobody can replace the first record, which was just written: results of tasks rely on that.
-
-        Some servers ignore the condition of a conditional write. Only a bucket is tried: it costs a request.
-
-        Args:
-            record: The record.
-
-        Raises:
-            ConfigurationError: The record was replaced; it is deleted.
-        """
-        key = f"{self.prefix}/run.json"
-        if self.store.is_shared and self.store.put_new(key, dump(record.to_document())):
-            self.store.delete([*self.store.list_keys(f"{self.flow}/index/{self.run}/"), key])
-            raise ConfigurationError(
-                f"runs can't be kept in {self.store.url}: the server ignores the condition If-None-Match: *.",
-                cause="A second write replaced an object, so two processes could both store the result of a task.",
-                advice="Use an S3 server with conditional writes, or a newer version. `k8sflow doctor` tries them.",
-            )
 
     def refuse_existing(self) -> None:
         """Returns if the run doesn't exist yet.

@@ -22,6 +22,7 @@ from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_ro
 from k8sflow.runtime.session import Session
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.exclusive_writes import check_exclusive
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import Patience
@@ -196,7 +197,7 @@ def create(
     )
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)
-    run_store.check_exclusive(record)
+    check_exclusive(run_store, record)
     run_store.hold_origin(record)
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
