@@ -21,7 +21,7 @@ def check_exclusive(run_store: RunStore, record: RunRecord) -> None:
     """
     store, key = run_store.store, f"{run_store.prefix}/run.json"
     if store.is_shared and store.put_new(key, dump(record.to_document())):
-        store.delete([key])
+        store.delete([*store.list_keys(f"{run_store.flow}/index/{run_store.run}/"), key])
         raise ConfigurationError(
             f"runs can't be kept in {store.url}: the server ignores the condition If-None-Match: *.",
             cause="A second write replaced an object, so two processes could both store the result of a task.",

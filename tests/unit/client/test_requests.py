@@ -46,7 +46,7 @@ class _Counted:
 @pytest.fixture
 def counted(s3_store: S3Store) -> _Counted:
     """Count the requests of the store."""
-    found = s3_store._client = _Counted(s3_store._client)  # type: ignore[assignment]
+    found = s3_store._opened = _Counted(s3_store._opened)  # type: ignore[assignment]
     return found
 
 

@@ -233,7 +233,10 @@ def test_processes_that_know_each_other_run_again_together(tmp_path: Path) -> No
 
 def test_a_clone_says_where_its_task_ran() -> None:
     """The first origin stays, however often it is taken over; nothing else of the bytes changes."""
-    data = b'{"format":1,"attempt":2,"steps":["a"],"artifacts":{"x":{"blob":"\\u00e9"}},"foreach":null}'
+    data = (
+        b'{"format":1,"attempt":2,"steps":["a"],"artifacts":{"x":{"blob":"\\u00e9"}},"foreach":null,'
+        b'"started":1.0,"finished":2.0}'
+    )
     once = RawCommit.of(data, json.loads(data)).clone("F/1", ("a",))
     assert json.loads(once) == {**json.loads(data), "origin": "F/1"}
     again = RawCommit.of(once, json.loads(once))
