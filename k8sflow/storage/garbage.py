@@ -212,7 +212,7 @@ class GarbageCollector:
             return why
         lease = folder_lease_of(run.run_store)
         if self._is_dry_run or lease is None:
-            return _why_held(run, is_certain=lease is not None)
+            return _why_held(run, is_certain=self._is_dry_run)
         if len(leases) >= _MOST_LEASES:
             return "many others are deleted first; run gc again"
         try:
@@ -353,12 +353,17 @@ def _why_held(run: KnownRun, *, is_certain: bool) -> str:
 
     Args:
         run: The run.
-        is_certain: True if a lease that nobody holds means that nobody drives the run.
+        is_certain: True to believe a lease that nobody seems to hold, False to take it.
     """
     holder = lease_of(run.run_store).holder()
     is_over = holder is None or holder.is_over or holder.is_dead
     if run.ended is None:
-        return "" if is_certain and is_over else "it has no end; `kubernetes kill` or `batch kill` ends it"
+        record = run.record
+        if record.is_detached or record.pods or record.batch:
+            return "it has no end; `kubernetes kill` or `batch kill` ends it"
+        # Nobody can drive it once its lease is held; nothing releases it, since that would write into a deleted run.
+        is_free = is_over and (is_certain or lease_of(run.run_store).acquire())
+        return "" if is_free else f"it has no end, and its driver, {holder or 'another process'}, may be alive"
     has_long_ended = time.time() - run.ended > _ENDED_LONG_AGO_SECONDS
     return "" if is_over or has_long_ended else f"it has just ended, and is still driven by {holder}"
 
