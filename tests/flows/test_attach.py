@@ -95,7 +95,7 @@ def test_a_second_driver_follows(tmp_path: Path) -> None:
             output = follower.stdout.read().decode()
             assert follower.wait(timeout=20) == 0
     assert first.startswith(f"F/r1 is driven by process {process.pid} on ")
-    assert "1 of its tasks are done" in first
+    assert "1 of its tasks is done" in first
     for expected in ("[work/0] started 0", "[work/2] ended 2", "[end/0] the end", "F/r1 succeeded at"):
         assert output.count(expected) == 1, output
     assert _marks(tmp_path) == ["end/0:0", "join/0:0", "start/0:0", "work/0:0", "work/1:0", "work/2:0"]
