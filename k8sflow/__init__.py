@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ApiUnreachableError,
         ArtifactError,
         BatchError,
+        BucketNotFoundError,
         CaughtError,
         ConfigurationError,
         FlowDefinitionError,
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
         ParameterError,
         RunCancelledError,
         RunError,
+        S3ClosedError,
+        S3Error,
+        S3RangeError,
+        S3UrlError,
         StorageError,
         SupersededError,
         TagError,
@@ -92,6 +97,7 @@ if TYPE_CHECKING:
     from k8sflow.runner.deployer import DeployedFlow, Deployer
     from k8sflow.runner.notebook import NBRunner
     from k8sflow.runner.runner import Runner
+    from k8sflow.s3 import S3
 
 __version__ = VERSION
 
@@ -107,6 +113,7 @@ _HOMES = {
     "ApiUnreachableError": "k8sflow.errors",
     "ArtifactError": "k8sflow.errors",
     "BatchError": "k8sflow.errors",
+    "BucketNotFoundError": "k8sflow.errors",
     "CaughtError": "k8sflow.errors",
     "Config": "k8sflow.flow.configs",
     "ConfigValue": "k8sflow.flow.config_values",
@@ -141,6 +148,11 @@ _HOMES = {
     "RunCancelledError": "k8sflow.errors",
     "RunError": "k8sflow.errors",
     "Runner": "k8sflow.runner.runner",
+    "S3": "k8sflow.s3",
+    "S3ClosedError": "k8sflow.errors",
+    "S3Error": "k8sflow.errors",
+    "S3RangeError": "k8sflow.errors",
+    "S3UrlError": "k8sflow.errors",
     "Step": "k8sflow.client",
     "StepMutator": "k8sflow.flow.decorators.mutators",
     "StorageError": "k8sflow.errors",
@@ -185,12 +197,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "S3",
     "USER_SKIP_STEP",
     "AccessError",
     "ApiStatusError",
     "ApiUnreachableError",
     "ArtifactError",
     "BatchError",
+    "BucketNotFoundError",
     "CaughtError",
     "Config",
     "ConfigValue",
@@ -225,6 +239,10 @@ __all__ = [
     "RunCancelledError",
     "RunError",
     "Runner",
+    "S3ClosedError",
+    "S3Error",
+    "S3RangeError",
+    "S3UrlError",
     "Step",
     "StepMutator",
     "StorageError",
