@@ -105,6 +105,7 @@ hooks.register("instance", "k8sflow.cli.flow:main")
 hooks.register("instance_in_pod", "k8sflow.runtime.commands.step:run_in_pod")
 hooks.register("current_run", "k8sflow.client.run:Run")
 hooks.register("current_task", "k8sflow.client.run:task_of")
+hooks.register("read_url", "k8sflow.s3.read_url:read_url")
 
 # The module of each public name, imported on first use, so that a flow pays only for what it uses.
 _HOMES = {
