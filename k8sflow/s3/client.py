@@ -335,7 +335,7 @@ def _object(place: Location, prefix: str | None, found: Downloaded | None, *, ha
     if found is None:
         return S3Object(place.url, prefix)
     headers, part = (found.headers, found.range_info) if has_info else (None, None)
-    return S3Object(place.url, prefix, found.path, found.size, headers, part)
+    return S3Object(place.url, prefix, found.path, found.size, headers, part, found.folder)
 
 
 def _several(keys: Iterable[_Item], call: str) -> list[_Item]:

@@ -31,12 +31,14 @@ class Downloaded:
         size: The number of bytes.
         headers: The headers of the answer.
         range_info: The part of the object.
+        folder: The folder of the file.
     """
 
     path: str
     size: int
     headers: Mapping[str, str]
     range_info: RangeInfo
+    folder: Folder
 
     @property
     def is_complete(self) -> bool:
@@ -91,10 +93,10 @@ class Download:
             part = _part(reading)
             if reading.size >= _LARGE_BYTES:
                 reading.close()
-                return Downloaded("", reading.size, reading.headers, part)
+                return Downloaded("", reading.size, reading.headers, part, self._folder)
             with self._file(key, reading.size) as path:
                 _save(reading, path, 0)
-            return Downloaded(path, reading.size, reading.headers, part)
+            return Downloaded(path, reading.size, reading.headers, part, self._folder)
 
     def large(self, key: str, found: Downloaded) -> Downloaded:
         """A large object in a file."""
@@ -108,7 +110,7 @@ class Download:
 
             with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
                 list(pool.map(fetch, range(0, found.size, PART_BYTES)))
-        return Downloaded(path, found.size, found.headers, found.range_info)
+        return Downloaded(path, found.size, found.headers, found.range_info, self._folder)
 
     @patient
     def _range(self, key: str, span: str, etag: str, path: str, position: int) -> None:

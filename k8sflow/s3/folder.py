@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import tempfile
 import weakref
 from pathlib import Path
@@ -23,7 +24,8 @@ with contextlib.suppress(ImportError):  # Windows has none: folders of killed pr
     import fcntl
 
 _log = DebugLog(__name__)
-_PREFIX = "k8sflow-s3-"
+# With the machine's name: a folder may be on a network, where locks of other machines may not be seen.
+_PREFIX = f"k8sflow-s3-{re.sub('[^A-Za-z0-9]', '', socket.gethostname())}-"
 _LOCK = ".lock"
 _CAN_LOCK = os.name == "posix"
 _NAME_LENGTH = 100
@@ -59,21 +61,30 @@ class Folder:
         return path
 
 
-def _locked(file: Path) -> int:
-    """A descriptor that locks a new folder; the file has its name only when it is locked."""
+def _locked(file: Path) -> int | None:
+    """A descriptor that locks a new folder; the file has its name only when it is locked.
+
+    None where there are no locks: such a folder is never taken for one of a killed process.
+    """
+    if not _CAN_LOCK:
+        return None
     new = file.with_suffix(".new")
     descriptor = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
-    if _CAN_LOCK:
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:  # some file systems have none
+        os.close(descriptor)
+        return None
     new.rename(file)
     return descriptor
 
 
-def _delete(path: str, lock: int, process: int) -> None:
+def _delete(path: str, lock: int | None, process: int) -> None:
     if os.getpid() != process:  # a fork: the folder is its parent's
         return
     shutil.rmtree(path, ignore_errors=True)
-    os.close(lock)
+    if lock is not None:
+        os.close(lock)
 
 
 def _delete_abandoned(around: str) -> None:

@@ -73,6 +73,7 @@ class S3Object:
         size: The copy's or the object's size in bytes; None where there is no such object.
         headers: The headers of S3's answer; None where they were not asked for.
         range_info: The part that was downloaded.
+        folder: What deletes the copy when nothing refers to it any more.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class S3Object:
         size: int | None = None,
         headers: Mapping[str, str] | None = None,
         range_info: RangeInfo | None = None,
+        folder: object = None,
     ) -> None:
+        self._folder = folder
         self._url = url
         self._prefix = None if prefix == url else prefix
         self._path = path
@@ -96,6 +99,10 @@ class S3Object:
         self._metadata = _metadata(found)
         date = found.get("last-modified")
         self._last_modified = int(parsedate_to_datetime(date).timestamp()) if date else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles the path of the copy, which its own process deletes."""
+        return {**vars(self), "_folder": None}
 
     @property
     def exists(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from k8sflow import S3, parallel_map
 from k8sflow.errors import S3ClosedError, S3Error
+from k8sflow.s3 import folder
 from tests.support import in_python
 
 pytestmark = pytest.mark.s3
@@ -65,6 +66,23 @@ def test_files_of_an_s3_that_nobody_has_any_more_are_deleted(root: str, tmp_path
     del s3
     gc.collect()
     assert list(tmp_path.iterdir()) == []
+    found = S3(s3root=root, tmproot=tmp_path).get("x")
+    gc.collect()
+    assert found.text == "X"
+    del found
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_other_machines_are_left_alone(root: str, tmp_path: Path) -> None:
+    """Their locks may not be seen; nor are folders without a lock taken for abandoned ones."""
+    (tmp_path / "k8sflow-s3-elsewhere-abc").mkdir()
+    (tmp_path / "k8sflow-s3-elsewhere-abc/.lock").touch()
+    (tmp_path / f"{folder._PREFIX}abc").mkdir()
+    with S3(s3root=root, tmproot=tmp_path) as s3:
+        s3.put("x", "X")
+        assert s3.get("x").text == "X"
+    assert sorted(_folders(tmp_path)) == sorted(["k8sflow-s3-elsewhere-abc", f"{folder._PREFIX}abc"])
 
 
 def _connection() -> dict[str, str]:
