@@ -78,14 +78,19 @@ def _base(bucket: str | None, prefix: str | None) -> str:
     records = run_records()
     if bucket is None and records is not None and records.store.url.startswith("s3://"):
         store = urls.parsed(records.store.url)
-    elif (name := bucket or settings().bucket) is not None:
+    elif (name := bucket or _name_of_bucket(settings())) is not None:
         store = urls.parsed(f"s3://{name.removeprefix('s3://').strip('/')}")
     else:
         raise ConfigurationError(
             "S3(run=…) needs a bucket for the data of runs, and none is set.",
-            cause="Runs on this machine are kept in a folder, which S3 doesn't use.",
+            cause="The runs of this machine are kept in a folder, which S3 does not use.",
             advice=f"Set {config.variable('bucket')}=name (or bucket in {config.FILE_NAME}), and for a server other "
             f"than AWS {config.variable('endpoint')}; or write S3(run=self, bucket='name').",
         )
     key = store.key if prefix is None else prefix.strip("/")
     return urls.Location(store.bucket, key).url
+
+
+def _name_of_bucket(found: config.Settings) -> str | None:
+    """The bucket of the store: that for pods, or else that of runs on this machine."""
+    return found.bucket or (found.root if (found.root or "").startswith("s3://") else None)

@@ -47,7 +47,7 @@ class Session:
 
     def bucket(self, place: Location) -> Bucket:
         """The bucket of a location."""
-        self._renew_after_fork()
+        self.check()
         with self._lock:
             self.check()
             if place.bucket not in self._buckets:
@@ -63,7 +63,7 @@ class Session:
 
     def folder(self) -> Folder:
         """The folder for temporary files."""
-        self._renew_after_fork()
+        self.check()
         with self._lock:
             self.check()
             self._folder = self._folder or Folder(self._made_with[0])
@@ -83,7 +83,8 @@ class Session:
             self._process, self._buckets, self._lock = os.getpid(), {}, threading.RLock()
 
     def check(self) -> None:
-        """Raises S3ClosedError if it is closed."""
+        """Prepares a call: in a fork, too. Raises S3ClosedError if it is closed."""
+        self._renew_after_fork()
         if self.is_closed:
             raise S3ClosedError(
                 "this S3 is closed.",

@@ -342,7 +342,8 @@ def _add_headers(client: S3Client, options: S3Options) -> None:
     """Lets a client send the headers of the options, which are signed with the rest of a request."""
 
     def add(headers: Mapping[str, str]) -> Callable[..., None]:
-        return lambda params, **_: params["headers"].update(headers)
+        # Those of the call itself win, such as the encryption of S3.put.
+        return lambda params, **_: params["headers"].update({**headers, **params["headers"]})
 
     events = client.meta.events
     if options.requester_pays:

@@ -11,7 +11,7 @@ import pytest
 
 from k8sflow import S3
 from k8sflow.errors import ObjectNotFoundError, S3Error, S3RangeError
-from k8sflow.s3 import RangeInfo, S3GetObject, S3Object, S3PutObject, bucket, download, upload
+from k8sflow.s3 import RangeInfo, S3GetObject, S3Object, S3PutObject, download, upload
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.s3_boto import BotoClient
 from tests import s3server
@@ -231,16 +231,6 @@ def test_an_object_that_is_replaced_while_it_is_read_is_an_error(root: str, monk
         monkeypatch.setattr(download.Download, "large", replaced)
         with pytest.raises(S3Error, match="was replaced while it was read"):
             s3.get("x")
-
-
-def test_encryption_is_asked_for(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test's server encrypts nothing, so the headers are looked at."""
-    sent = []
-    monkeypatch.setattr(bucket.Bucket, "write", lambda *arguments, **_: sent.append(arguments[3]))
-    with S3(s3root=root, encryption="AES256") as s3:
-        s3.put("x", "")
-        s3.put_many([S3PutObject("y", "", encryption="aws:kms")])
-    assert [headers["x-amz-server-side-encryption"] for headers in sent] == ["AES256", "aws:kms"]
 
 
 def test_the_url_itself_and_urls(root: str) -> None:

@@ -23,6 +23,7 @@ from k8sflow.errors import (
     UnreachableError,
 )
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.s3 import S3PutObject
 
 pytestmark = pytest.mark.s3
 
@@ -152,8 +153,11 @@ def test_errors_have_metaflows_names(root: str) -> None:
 
 
 @contextmanager
-def _server(answers: list[tuple[int, bytes, int]]) -> Iterator[str]:
-    """Gives these answers in turn, the last one for ever: status, body, and how many bytes of the body it sends."""
+def _server(answers: list[tuple[int, bytes, int]], encryptions: list[str | None]) -> Iterator[str]:
+    """Gives these answers in turn, the last one for ever: status, body, and how many bytes of the body it sends.
+
+    Keeps the encryptions that objects are written with.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -166,6 +170,13 @@ def _server(answers: list[tuple[int, bytes, int]]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body[:sent])
             self.close_connection = sent < len(body)
+
+        def do_PUT(self) -> None:
+            encryptions.append(self.headers["x-amz-server-side-encryption"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def log_message(self, *_: object) -> None: ...
 
@@ -183,7 +194,7 @@ def _server(answers: list[tuple[int, bytes, int]]) -> Iterator[str]:
 def test_a_denied_object_is_reported(root: str) -> None:
     body = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
     with (
-        _server([(403, body, len(body))]) as endpoint,
+        _server([(403, body, len(body))], []) as endpoint,
         S3(s3root="s3://b/p", endpoint=endpoint) as s3,
         pytest.raises(AccessError, match=r"denies these keys access to s3://b/p/x \(AccessDenied\)"),
     ):
@@ -194,7 +205,19 @@ def test_an_answer_that_breaks_off_is_read_again(root: str) -> None:
     """After the server has answered once, a call waits for it; the file has all bytes, once."""
     body = b"0123456789" * 1000
     answers = [(200, body, len(body)), (200, body, 5000), (503, b"", 0), (200, body, len(body))]
-    with _server(answers) as endpoint, S3(s3root="s3://b/p", endpoint=endpoint) as s3:
+    with _server(answers, []) as endpoint, S3(s3root="s3://b/p", endpoint=endpoint) as s3:
         assert s3.get("x").blob == body
         assert s3.get("x").blob == body
     assert len(answers) == 1
+
+
+def test_encryption_is_that_of_the_call_or_else_of_the_settings(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str | None] = []
+    monkeypatch.setenv("K8SFLOW_S3_WRITE_HEADERS", "x-amz-server-side-encryption=aws:kms")
+    with _server([(500, b"", 0)], found) as endpoint:
+        with S3(s3root="s3://b/p", endpoint=endpoint) as s3:
+            s3.put("x", "X")
+            s3.put_many([S3PutObject("x", "X", encryption="aws:kms:dsse")])
+        with S3(s3root="s3://b/p", endpoint=endpoint, encryption="AES256") as s3:
+            s3.put("x", "X")
+    assert found == ["aws:kms", "aws:kms:dsse", "AES256"]

@@ -13,7 +13,7 @@ import pytest
 
 from k8sflow import S3, parallel_map
 from k8sflow.errors import S3ClosedError, S3Error
-from k8sflow.s3 import folder
+from k8sflow.s3 import folder, urls
 from tests.support import in_python
 
 pytestmark = pytest.mark.s3
@@ -129,16 +129,26 @@ def test_files_are_deleted_when_a_process_ends(root: str, tmp_path: Path) -> Non
 def test_workers_of_parallel_map_use_the_s3_around_them(root: str, tmp_path: Path, backend: str | None) -> None:
     """Its files are the parent's, who may use them after the workers have ended."""
     with S3(s3root=root, tmproot=tmp_path) as s3:
-        s3.put_many((str(number), str(number)) for number in range(8))
+        s3.put_many((str(number), str(number)) for number in range(60))
 
         def copied(number: int) -> object:
-            s3.put(f"copy/{number}", s3.get(str(number)).blob)
-            return s3.get(f"copy/{number}")
+            s3.put(f"copy/{number:02}", s3.get(str(number)).blob)
+            return s3.get(f"copy/{number:02}")
 
-        found = parallel_map(copied, range(8), max_parallel=2, backend=backend)
-        assert [each.text for each in found] == [str(number) for number in range(8)]
-        assert [each.text for each in s3.get_recursive(["copy"])] == [str(number) for number in range(8)]
+        found = parallel_map(copied, range(60), max_parallel=2, backend=backend)
+        assert [each.text for each in found] == [str(number) for number in range(60)]
+        assert [each.text for each in s3.get_recursive(["copy"])] == [str(number) for number in range(60)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fork_has_connections_of_its_own(root: str) -> None:
+    """Two processes on one connection would read each other's answers."""
+    with S3(s3root=root) as s3:
+        s3.put("x", "X")
+        place = urls.parsed(root)
+        of_parent = s3._session.bucket(place)
+        assert not any(parallel_map(lambda _: s3._session.bucket(place) is of_parent, range(2), max_parallel=2))
+        assert s3._session.bucket(place) is of_parent
 
 
 def test_workers_of_parallel_map_have_an_s3_of_their_own(root: str, tmp_path: Path) -> None:
