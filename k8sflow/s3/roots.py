@@ -13,7 +13,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.s3 import urls
 from k8sflow.storage.run_store import RUNS
 
-# The folder of a run in the bucket that has the users' objects.
+# The folder beside the records of a run (``storage/run_store.py``) that has the users' objects.
 DATA = "data"
 
 

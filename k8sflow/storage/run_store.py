@@ -11,7 +11,6 @@
 <flow>/runs/<run>/deleting/<gc>.json     a gc is about to delete the run (storage/garbage.py)
 <flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)
 <flow>/index/<run>/                      facts of the run, in the names of objects (storage/run_index.py)
-<flow>/runs/<run>/data/                   objects of the user, of S3(run=self) (s3/roots.py)
 """
 
 from __future__ import annotations
