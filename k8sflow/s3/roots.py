@@ -11,9 +11,9 @@ from k8sflow.errors import ConfigurationError, S3Error
 from k8sflow.flow.current import current, run_records
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.s3 import urls
-from k8sflow.storage.run_store import RUNS
 
-# The folder beside the records of a run (``storage/run_store.py``) that has the users' objects.
+# The folder of a flow with the users' objects. Not among the runs: gc deletes what is there and belongs to no run of
+# the bucket, and the records of a run may be in a folder of some machine.
 DATA = "data"
 
 
@@ -45,7 +45,7 @@ def root_of(run: Any, s3root: str | None, bucket: str | None, prefix: str | None
         if s3root is not None:
             raise S3Error("S3(run=…, s3root=…): both say where the objects are.", advice="Give one of them.")
         folder = _folder_of(run)
-        return f"{_base(bucket, prefix)}/{folder}/{DATA}"
+        return f"{_base(bucket, prefix)}/{folder}"
     if bucket is not None or prefix is not None:
         raise S3Error(
             "S3(bucket=…, prefix=…) says where data of runs is kept, and needs run=.",
@@ -55,7 +55,7 @@ def root_of(run: Any, s3root: str | None, bucket: str | None, prefix: str | None
 
 
 def _folder_of(run: Any) -> str:
-    """The run's folder in the store: ``flow/runs/run``."""
+    """The folder of the run's data in the bucket: ``flow/data/run``."""
     if not isinstance(run, FlowSpec):
         parts = str(getattr(run, "pathspec", "")).split("/")
         if len(parts) != 2:  # noqa: PLR2004  Flow/run
@@ -63,14 +63,13 @@ def _folder_of(run: Any) -> str:
                 f"S3(run={run!r:.100}) is neither a flow nor a run.",
                 advice="Write S3(run=self) in a step, or S3(run=Run('Flow/123')).",
             )
-        return f"{parts[0]}/{RUNS}/{parts[1]}"
+        return f"{parts[0]}/{DATA}/{parts[1]}"
     if not current.is_running_flow:
         raise S3Error(
             "S3(run=self) was called outside of a step, where the flow has no run.",
             advice="Call it in a step, or write S3(run=Run('Flow/123')) for a run that exists.",
         )
-    records = run_records()
-    return f"{current.flow_name}/{RUNS}/{current.run_id}" if records is None else records.prefix
+    return f"{current.flow_name}/{DATA}/{current.run_id}"
 
 
 def _base(bucket: str | None, prefix: str | None) -> str:

@@ -1,4 +1,4 @@
-"""``S3(run=self)`` in a step: the data of the run, beside its records in the bucket."""
+"""``S3(run=self)`` in a step: the data of the run, in the bucket."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_steps_share_the_data_of_their_run(
     assert done.returncode == 0, done.stdout + done.stderr
     run = latest(tmp_path)
     assert run["end"].task.data.texts == ["1", "0", "1", "2", "3"]
-    assert run["end"].task.data.url == f"s3://{bucket}/F/runs/{run.id}/data/first"
+    assert run["end"].task.data.url == f"s3://{bucket}/F/data/{run.id}/first"
     assert not Path(run["end"].task.data.path).exists()
     for name, value in {**settings, **keys, "K8SFLOW_ROOT": str(tmp_path / ".k8sflow")}.items():
         monkeypatch.setenv(name, value)

@@ -121,17 +121,17 @@ def test_too_much_metadata_is_refused_with_the_limit(root: str) -> None:
         s3.put("x", "X", metadata={"k": "v" * 2_000_000})
 
 
-def test_the_data_of_a_run_is_below_its_records(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_of_a_run_is_below_its_flow(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the bucket of the settings, or another one."""
     run = SimpleNamespace(pathspec="Train/run-1")
     monkeypatch.setenv("K8SFLOW_BUCKET", root.removeprefix("s3://"))
     with S3(run=run) as s3:
-        assert s3.put("x", "X") == f"{root}/Train/runs/run-1/data/x"
+        assert s3.put("x", "X") == f"{root}/Train/data/run-1/x"
     with S3(run=run, prefix="p") as s3:
-        assert repr(s3) == "<S3 s3://tests/p/Train/runs/run-1/data>"
+        assert repr(s3) == "<S3 s3://tests/p/Train/data/run-1>"
     monkeypatch.delenv("K8SFLOW_BUCKET")
     with S3(run=run, bucket="b", prefix="p/q/") as s3:
-        assert repr(s3) == "<S3 s3://b/p/q/Train/runs/run-1/data>"
+        assert repr(s3) == "<S3 s3://b/p/q/Train/data/run-1>"
     with pytest.raises(ConfigurationError, match="Set K8SFLOW_BUCKET=name"):
         S3(run=run)
 
