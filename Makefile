@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-artifacts bench-kubernetes bench-wide bench-check clean
+.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-artifacts bench-s3 bench-kubernetes bench-wide bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-resume: $(VENV)/.installed ## resume a run of 10,000 finished tasks (half 
 
 bench-artifacts: $(VENV)-bench/.installed ## values to a folder and to S3 against Metaflow and the bare operation (about 10 minutes)
 	PYTHONPATH=. $(VENV)-bench/bin/python benchmarks/artifacts.py
+
+bench-s3: $(VENV)-bench/.installed ## the users' S3 against Metaflow's and boto3, on an S3 server of this machine (about 4 minutes)
+	PYTHONPATH=. $(VENV)-bench/bin/python benchmarks/s3.py
 
 bench-kubernetes: $(VENV)-bench/.installed cluster ## flows on the test cluster against Metaflow and bare Jobs (about 20 minutes)
 	eval "$$($(PYTHON) -m tests.cluster env)" && $(VENV)-bench/bin/python benchmarks/kubernetes/one_step.py

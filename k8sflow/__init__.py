@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ApiUnreachableError,
         ArtifactError,
         BatchError,
+        BucketNotFoundError,
         CaughtError,
         ConfigurationError,
         FlowDefinitionError,
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
         ParameterError,
         RunCancelledError,
         RunError,
+        S3ClosedError,
+        S3Error,
+        S3RangeError,
+        S3UrlError,
         StorageError,
         SupersededError,
         TagError,
@@ -92,6 +97,7 @@ if TYPE_CHECKING:
     from k8sflow.runner.deployer import DeployedFlow, Deployer
     from k8sflow.runner.notebook import NBRunner
     from k8sflow.runner.runner import Runner
+    from k8sflow.s3 import S3
 
 __version__ = VERSION
 
@@ -99,6 +105,7 @@ hooks.register("instance", "k8sflow.cli.flow:main")
 hooks.register("instance_in_pod", "k8sflow.runtime.commands.step:run_in_pod")
 hooks.register("current_run", "k8sflow.client.run:Run")
 hooks.register("current_task", "k8sflow.client.run:task_of")
+hooks.register("read_url", "k8sflow.s3.read_url:read_url")
 
 # The module of each public name, imported on first use, so that a flow pays only for what it uses.
 _HOMES = {
@@ -107,6 +114,7 @@ _HOMES = {
     "ApiUnreachableError": "k8sflow.errors",
     "ArtifactError": "k8sflow.errors",
     "BatchError": "k8sflow.errors",
+    "BucketNotFoundError": "k8sflow.errors",
     "CaughtError": "k8sflow.errors",
     "Config": "k8sflow.flow.configs",
     "ConfigValue": "k8sflow.flow.config_values",
@@ -141,6 +149,11 @@ _HOMES = {
     "RunCancelledError": "k8sflow.errors",
     "RunError": "k8sflow.errors",
     "Runner": "k8sflow.runner.runner",
+    "S3": "k8sflow.s3",
+    "S3ClosedError": "k8sflow.errors",
+    "S3Error": "k8sflow.errors",
+    "S3RangeError": "k8sflow.errors",
+    "S3UrlError": "k8sflow.errors",
     "Step": "k8sflow.client",
     "StepMutator": "k8sflow.flow.decorators.mutators",
     "StorageError": "k8sflow.errors",
@@ -185,12 +198,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "S3",
     "USER_SKIP_STEP",
     "AccessError",
     "ApiStatusError",
     "ApiUnreachableError",
     "ArtifactError",
     "BatchError",
+    "BucketNotFoundError",
     "CaughtError",
     "Config",
     "ConfigValue",
@@ -225,6 +240,10 @@ __all__ = [
     "RunCancelledError",
     "RunError",
     "Runner",
+    "S3ClosedError",
+    "S3Error",
+    "S3RangeError",
+    "S3UrlError",
     "Step",
     "StepMutator",
     "StorageError",

@@ -3,6 +3,7 @@
     K8sflowError                     base; its message is shown to the user as it is
       ConfigurationError             a setting is missing, invalid, or names something unusable
         AccessError                  the object store refuses the keys, or denies them what they are used for
+        BucketNotFoundError          there is no bucket of this name
       FlowDefinitionError            the class is not a valid flow: its graph, a decorator or a parameter
       ParameterError                 the value given for a Parameter is invalid
       ArtifactError                  an artifact can't be stored, found, verified or loaded
@@ -13,6 +14,10 @@
         ObjectNotFoundError          there is no object under the key
         OutageError                  it is unreachable or unavailable; the same call may work later
           UnreachableError           no connection could be made
+      S3Error                        a call of ``S3`` can't do what it asks for
+        S3UrlError                   a URL or a key is not one, or doesn't fit the ``S3``
+        S3ClosedError                the ``with`` block has ended
+        S3RangeError                 the object has none of the bytes of a range
       PackageError                   the code package can't be built or unpacked
       KubernetesError                the API server refused a request, or is unreachable
         ApiStatusError               it answered with a status of 400 or more
@@ -99,6 +104,10 @@ class ConfigurationError(K8sflowError):
 
 class AccessError(ConfigurationError):
     """The object store refuses the keys, or denies them what they are used for."""
+
+
+class BucketNotFoundError(ConfigurationError):
+    """There is no bucket of this name."""
 
 
 class FlowDefinitionError(K8sflowError):
@@ -191,6 +200,22 @@ class OutageError(StorageError):
 
 class UnreachableError(OutageError):
     """No connection to the object store could be made: it is down, or its address is wrong."""
+
+
+class S3Error(K8sflowError):
+    """A call of ``S3`` can't do what it asks for: a wrong argument, or a file that can't be read or written."""
+
+
+class S3UrlError(S3Error):
+    """A URL or a key is not one, or doesn't fit the ``S3``."""
+
+
+class S3ClosedError(S3Error):
+    """The ``with`` block of an ``S3`` has ended, and its files were deleted."""
+
+
+class S3RangeError(S3Error):
+    """The object has none of the bytes of a range."""
 
 
 class PackageError(K8sflowError):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import reprlib
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from k8sflow.errors import FlowDefinitionError, ParameterError
+from k8sflow.errors import FlowDefinitionError, K8sflowError, ParameterError
+from k8sflow.flow import files
 from k8sflow.flow.config_expressions import Late, evaluated, running_configs
 from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
 from k8sflow.flow.config_values import Parser, parse_failure, parser_of, wrapped
 from k8sflow.flow.delayed import Values, is_delayed, settled
-from k8sflow.flow.problems import Problem, caller, declaring, is_class_body, reason
-from k8sflow.flow.script import beside
+from k8sflow.flow.problems import Problem, caller, declaring, is_class_body
 from k8sflow.user import current_user
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Config(Late):
 
     Args:
         name: The name on the command line.
-        default: The file where none is given, or a function of a ``ParameterContext`` that names one; beside the flow,
-            if it is not in the working folder.
+        default: The file or URL where none is given, or a function of a ``ParameterContext`` that names one; a file is
+            beside the flow, if it is not in the working folder.
         default_value: The value where no file is given, instead of ``default``: a text for the parser, a dictionary,
             or a function of a ``ParameterContext`` that makes one of them.
         help: One line for people.
@@ -162,7 +162,7 @@ class Config(Late):
         Raises:
             ParameterError: It can't be read.
         """
-        return self._parsed(Path(file)) if file is not None else self._made(text or "", "json")
+        return self._parsed(file) if file is not None else self._made(text or "", "json")
 
     def k8sflow_wrapped(self, value: Any) -> Any:
         """A value as steps see it; the parser doesn't see it."""
@@ -184,7 +184,7 @@ class Config(Late):
             raise ParameterError(self.k8sflow_problem.message, advice=self.k8sflow_problem.advice)
         file = self._called("default", configs)
         if file is not None:
-            return self._parsed(beside(self._owner, Path(file).expanduser()))
+            return self._parsed(files.found(self._owner, os.fspath(file)))
         value = self._called("default_value", configs)
         if value is None and self._options["required"]:
             raise ParameterError(f"Config {self._name!r} is required.", advice=f"Give --config {self._name} FILE.")
@@ -210,15 +210,14 @@ class Config(Late):
                 f"Config {self._name!r}: the function in its {option} failed: {type(error).__name__}: {error}"
             ) from error
 
-    def _parsed(self, path: Path) -> Any:
+    def _parsed(self, file: str) -> Any:
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ParameterError(
-                f"Config {self._name!r}: {path} can't be read: {reason(error)}.",
-                advice=f"Give --config {self._name} FILE.",
-            ) from error
-        return self._made(text, {".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}.get(path.suffix, "json"), str(path))
+            text = io.TextIOWrapper(io.BytesIO(files.content(file)), encoding="utf-8-sig").read()
+        except (OSError, UnicodeDecodeError, K8sflowError) as error:
+            advice = f"Give --config {self._name} FILE."
+            raise files.unreadable(f"Config {self._name!r}: {file}", error, advice) from error
+        kind = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}.get(files.suffix(file), "json")
+        return self._made(text, kind, file)
 
     def _made(self, text: str, kind: str, source: str = "its value") -> Any:
         if self._plain and self._parser is None:

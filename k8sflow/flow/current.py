@@ -280,3 +280,9 @@ class Current:
 
 
 current = Current()
+
+
+def run_records() -> RunStore | None:
+    """The records of the run of this process's task; None outside of a task, and in a test of a step."""
+    facts = current._facts  # noqa: SLF001  not a field for users
+    return None if facts is None else facts.run_store

@@ -1,21 +1,22 @@
-"""``IncludeFile``: a file whose content is a value of the run."""
+"""``IncludeFile``: a file, or what is at a URL, as a value of the run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from k8sflow.errors import ParameterError
+from k8sflow.errors import K8sflowError, ParameterError
+from k8sflow.flow import files
 from k8sflow.flow.config_values import parse_failure, parser_of
 from k8sflow.flow.delayed import is_delayed
 from k8sflow.flow.parameters import Parameter
-from k8sflow.flow.problems import declaring, reason
-from k8sflow.flow.script import beside
+from k8sflow.flow.problems import declaring
 
 
 class IncludeFile(Parameter):
     """A file whose content is a value of the run: ``--name FILE``, read when the run starts.
+
+    FILE may be a URL: ``s3://bucket/key``, ``https://…`` or ``http://…``.
 
     Args:
         name: The name on the command line.
@@ -23,8 +24,8 @@ class IncludeFile(Parameter):
         is_text: Whether the content is a text, and not bytes.
         encoding: The text's encoding.
         help: One line for ``--help``.
-        default: The file where none is given (beside the flow, if it is not in the working folder), or a function of a
-            ``ParameterContext`` that names one.
+        default: The file or URL where none is given (a file is beside the flow, if it is not in the working folder), or
+            a function of a ``ParameterContext`` that names one.
         parser: Makes the value from the content: a function, ``"module.function"``, or json, yaml or toml.
     """
 
@@ -64,13 +65,12 @@ class IncludeFile(Parameter):
             ParameterError: It can't be read, or the parser can't make anything of it.
         """
         try:
-            data = beside(self._owner, Path(str(value)).expanduser()).read_bytes()
+            data = files.content(files.found(self._owner, str(value)))
             content: Any = data.decode(self._encoding) if self._is_text else data
-        except (OSError, ValueError, LookupError) as error:
-            raise ParameterError(
-                f"IncludeFile {self.name!r}: {source} {str(value)!r} can't be read: {reason(error)}.",
-                advice=f"Give --{self.name} FILE." if isinstance(error, OSError) else "Is its encoding right?",
-            ) from error
+        except (OSError, ValueError, LookupError, K8sflowError) as error:
+            is_of_file = isinstance(error, OSError | K8sflowError)
+            advice = f"Give --{self.name} FILE." if is_of_file else "Is its encoding right?"
+            raise files.unreadable(f"IncludeFile {self.name!r}: {source} {str(value)!r}", error, advice) from error
         if self._parser is None:
             return content
         try:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import boto3
@@ -36,7 +36,11 @@ from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     CONNECT_SECONDS,
+    CONTENT_TYPE,
     DELETED_BEFORE,
+    ENCRYPTION,
+    METADATA,
+    NO_HEADERS,
     PARALLEL_PARTS,
     PART_BYTES,
     READ_SECONDS,
@@ -51,7 +55,7 @@ from k8sflow.storage.s3_errors import seconds_of, why_unreachable
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from types_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
 
 # The operations that create objects; a part of an upload has the headers of the upload.
 _CREATING = ("PutObject", "CreateMultipartUpload")
@@ -83,21 +87,53 @@ class BotoClient:
             options["IfMatch"] = etag
         with _translated():
             answer = self._client().get_object(Bucket=self._bucket, Key=key, **options)
-        return BotoReading(answer["ContentLength"], answer["ETag"], answer["Body"])
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        return BotoReading(answer["ContentLength"], answer["ETag"], headers, answer["Body"])
 
-    def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
+    def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
         options: dict[str, Any] = {"IfNoneMatch": "*"} if is_new else {}
+        sent = body if isinstance(body, bytes) else bytes(body)
         with _translated():
-            self._client().put_object(Bucket=self._bucket, Key=key, Body=body, **options)
+            self._client().put_object(Bucket=self._bucket, Key=key, Body=sent, **options, **_options(headers))
 
     def upload(self, key: str, parts: Sequence[Buffer]) -> None:
         config = TransferConfig(multipart_threshold=1, multipart_chunksize=PART_BYTES, max_concurrency=PARALLEL_PARTS)
         with contextlib.closing(_Joined(parts)) as file, _translated():
             self._client().upload_fileobj(cast("BinaryIO", file), self._bucket, key, Config=config)
 
-    def size(self, key: str) -> int:
+    def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
         with _translated():
-            return self._client().head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+            answer = self._client().create_multipart_upload(Bucket=self._bucket, Key=key, **_options(headers))
+        return answer["UploadId"]
+
+    def upload_part(self, key: str, upload: str, number: int, body: Buffer) -> str:
+        sent = body if isinstance(body, bytes) else bytes(body)
+        with _translated():
+            answer = self._client().upload_part(
+                Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=sent
+            )
+        return answer["ETag"]
+
+    def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool = False) -> None:
+        parts: list[CompletedPartTypeDef] = [
+            {"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)
+        ]
+        options: dict[str, Any] = {"IfNoneMatch": "*"} if is_new else {}
+        with _translated():
+            self._client().complete_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **options
+            )
+
+    def abandon_upload(self, key: str, upload: str) -> None:
+        with _translated():
+            self._client().abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
+
+    def size(self, key: str) -> int:
+        return int(self.info(key).get("content-length", 0))
+
+    def info(self, key: str) -> Mapping[str, str]:
+        with _translated():
+            return self._client().head_object(Bucket=self._bucket, Key=key)["ResponseMetadata"]["HTTPHeaders"]
 
     def status(self, key: str) -> Status:
         with _translated():
@@ -154,19 +190,26 @@ class BotoClient:
 class BotoReading:
     """As ``Reading``."""
 
-    def __init__(self, size: int, etag: str, body: Any) -> None:
+    def __init__(self, size: int, etag: str, headers: Mapping[str, str], body: Any) -> None:
         self.size = size
         self.etag = etag
+        self.headers = headers
         self._body = body
 
     def read_into(self, target: memoryview) -> None:
         position = 0
+        for piece in self.pieces():
+            target[position : position + len(piece)] = piece
+            position += len(piece)
+
+    def pieces(self) -> Generator[memoryview, None, None]:
+        missing = self.size
         with _translated():
             for chunk in self._body.iter_chunks(1 << 20):
-                target[position : position + len(chunk)] = chunk
-                position += len(chunk)
-        if position != self.size:
-            raise NoAnswerError(f"{self.size - position} bytes of the answer are missing")
+                yield memoryview(chunk)
+                missing -= len(chunk)
+        if missing:
+            raise NoAnswerError(f"{missing} bytes of the answer are missing")
 
     def close(self) -> None:
         self._body.close()
@@ -195,6 +238,14 @@ def _translated() -> Iterator[None]:
         raise NoAnswerError(str(error).rstrip(".")) from error
     except BotoCoreError as error:
         raise ValueError(str(error)) from error
+
+
+def _options(headers: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments by which boto3 sends headers of an object."""
+    names = {CONTENT_TYPE: "ContentType", ENCRYPTION: "ServerSideEncryption"}
+    options: dict[str, Any] = {argument: headers[name] for name, argument in names.items() if name in headers}
+    metadata = {name.removeprefix(METADATA): text for name, text in headers.items() if name.startswith(METADATA)}
+    return options | ({"Metadata": metadata} if metadata else {})
 
 
 class _Joined(io.RawIOBase):
@@ -291,7 +342,8 @@ def _add_headers(client: S3Client, options: S3Options) -> None:
     """Lets a client send the headers of the options, which are signed with the rest of a request."""
 
     def add(headers: Mapping[str, str]) -> Callable[..., None]:
-        return lambda params, **_: params["headers"].update(headers)
+        # Those of the call itself win, such as the encryption of S3.put.
+        return lambda params, **_: params["headers"].update({**headers, **params["headers"]})
 
     events = client.meta.events
     if options.requester_pays:

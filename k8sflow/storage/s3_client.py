@@ -7,7 +7,7 @@ regions and partitions, keys that aren't in the environment, profiles and proxie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,9 @@ READ_SECONDS = 60
 TRIES = 3
 # versitygw's error for a key that another process has deleted at the same time; S3 has none.
 DELETED_BEFORE = "NoSuchKey"
+NO_HEADERS: Mapping[str, str] = {}
+# Besides the user's metadata, the headers that an object can be written with.
+CONTENT_TYPE, ENCRYPTION, METADATA = "content-type", "x-amz-server-side-encryption", "x-amz-meta-"
 
 
 class RefusedError(Exception):
@@ -72,8 +75,19 @@ class Reading(Protocol):
     def etag(self) -> str:
         """The version of the object."""
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the answer; the names are in lower case."""
+
     def read_into(self, target: memoryview) -> None:
         """Receives all of them.
+
+        Raises:
+            NoAnswerError: The connection broke.
+        """
+
+    def pieces(self) -> Generator[memoryview, None, None]:
+        """Receives all of them, in pieces that are valid until the next one.
 
         Raises:
             NoAnswerError: The connection broke.
@@ -128,11 +142,33 @@ class S3Client(Protocol):
             etag: The version that it must have; empty for any.
         """
 
-    def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
-        """Writes an object; with ``is_new``, only if the key is not taken (``If-None-Match: *``)."""
+    def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """Writes an object.
+
+        Args:
+            key: Its key.
+            body: Its bytes.
+            is_new: Whether it is only written if the key is not taken (``If-None-Match: *``).
+            headers: ``CONTENT_TYPE``, ``ENCRYPTION`` and names that begin with ``METADATA``.
+        """
 
     def upload(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes a large object in parallel parts."""
+
+    def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
+        """Begins to write an object in parts, with ``headers`` as for ``write``; the upload's id."""
+
+    def upload_part(self, key: str, upload: str, number: int, body: Buffer) -> str:
+        """Writes a part of an upload, numbered from 1; its ETag, which the upload's end needs."""
+
+    def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool = False) -> None:
+        """Makes the parts of an upload an object; ``is_new`` as for ``write``."""
+
+    def abandon_upload(self, key: str, upload: str) -> None:
+        """Deletes the parts of an upload."""
+
+    def info(self, key: str) -> Mapping[str, str]:
+        """The headers of an object (``HEAD``); the names are in lower case."""
 
     def size(self, key: str) -> int:
         """The size of an object."""

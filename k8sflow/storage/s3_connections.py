@@ -8,12 +8,14 @@ import os
 import socket
 import ssl
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 from k8sflow.storage.s3_client import CONNECT_SECONDS, READ_SECONDS, NoAnswerError, RefusedError
+
+_PIECE_BYTES = 1 << 20
 
 
 class ConnectionPool:
@@ -117,6 +119,10 @@ class HttpReading:
         self.etag = answer.etag
         self._answer = answer
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._answer.headers
+
     def read_into(self, target: memoryview) -> None:
         position = 0
         with self._answer.received() as response:
@@ -124,6 +130,16 @@ class HttpReading:
                 position += count
             if position != self.size:
                 raise NoAnswerError(f"{self.size - position} bytes of the answer are missing")
+
+    def pieces(self) -> Generator[memoryview, None, None]:
+        missing = self.size
+        buffer = memoryview(bytearray(min(missing, _PIECE_BYTES)))
+        with self._answer.received() as response:
+            while missing and (count := response.readinto(buffer[:missing])):
+                missing -= count
+                yield buffer[:count]
+            if missing:
+                raise NoAnswerError(f"{missing} bytes of the answer are missing")
 
     def close(self) -> None:
         self._answer.drop()
@@ -144,6 +160,11 @@ class Answer:
         self._server = server
         self._connection = connection
         self._response = response
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; the names are in lower case."""
+        return {name.lower(): value for name, value in self._response.getheaders()}
 
     @contextlib.contextmanager
     def received(self) -> Iterator[http.client.HTTPResponse]:

@@ -25,6 +25,7 @@ from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     DELETED_BEFORE,
+    NO_HEADERS,
     PARALLEL_PARTS,
     PART_BYTES,
     TRIES,
@@ -44,6 +45,7 @@ _log = DebugLog(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _SUCCESS = range(200, 300)
+_IF_NEW = {"if-none-match": "*"}
 # Requests that are sent again, corrected by the server's answer about its region or its clock: one each, and one for
 # another thread's correction in between.
 _MOST_CORRECTIONS = 4
@@ -121,36 +123,53 @@ class HttpClient:
         headers = {name: value for name, value in (("range", span), ("if-match", etag)) if value}
         return HttpReading(_again(lambda: self._send("GET", key, headers=headers)))
 
-    def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
-        new = {"if-none-match": "*"} if is_new else {}
-        self._call("PUT", key, headers={**self._write_headers, **new}, body=[body])
+    def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        new = _IF_NEW if is_new else {}
+        self._call("PUT", key, headers={**self._write_headers, **headers, **new}, body=[body])
 
     def upload(self, key: str, parts: Sequence[Buffer]) -> None:
-        _, answer = self._call("POST", key, {"uploads": ""}, self._write_headers)
-        upload = _text(answer, "UploadId")
+        upload = self.begin_upload(key)
         try:
             with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
-                listed = pool.map(lambda part: self._upload_part(key, upload, *part), enumerate(_slices(parts), 1))
-                document = f"<CompleteMultipartUpload>{''.join(listed)}</CompleteMultipartUpload>"
-            self._complete(key, upload, document.encode())
+                etags = pool.map(lambda part: self._upload_part(key, upload, *part), enumerate(_slices(parts), 1))
+            self.end_upload(key, upload, list(etags))
         except BaseException:
             with contextlib.suppress(RefusedError, NoAnswerError):
-                self._call("DELETE", key, {"uploadId": upload})
+                self.abandon_upload(key, upload)
             raise
 
-    def _upload_part(self, key: str, upload: str, number: int, body: Sequence[memoryview]) -> str:
-        answer, _ = self._call("PUT", key, {"partNumber": str(number), "uploadId": upload}, body=body)
-        return f"<Part><PartNumber>{number}</PartNumber><ETag>{answer.etag}</ETag></Part>"
+    def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
+        _, answer = self._call("POST", key, {"uploads": ""}, {**self._write_headers, **headers})
+        return _text(answer, "UploadId")
 
-    def _complete(self, key: str, upload: str, document: bytes) -> None:
+    def upload_part(self, key: str, upload: str, number: int, body: Buffer) -> str:
+        return self._upload_part(key, upload, number, [body])
+
+    def _upload_part(self, key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
+        answer, _ = self._call("PUT", key, {"partNumber": str(number), "uploadId": upload}, body=body)
+        return answer.etag
+
+    def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool = False) -> None:
         # It may fail after its status was sent:
         # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
-        _, answer = self._call("POST", key, {"uploadId": upload}, body=[document])
+        listed = [
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>" for number, etag in enumerate(etags, 1)
+        ]
+        document = f"<CompleteMultipartUpload>{''.join(listed)}</CompleteMultipartUpload>"
+        _, answer = self._call(
+            "POST", key, {"uploadId": upload}, headers=_IF_NEW if is_new else {}, body=[document.encode()]
+        )
         if b"<Error>" in answer:
             raise _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, answer)[0]
 
+    def abandon_upload(self, key: str, upload: str) -> None:
+        self._call("DELETE", key, {"uploadId": upload})
+
     def size(self, key: str) -> int:
         return self._head(key).size or 0
+
+    def info(self, key: str) -> Mapping[str, str]:
+        return self._head(key).headers
 
     def status(self, key: str) -> Status:
         answer = self._head(key)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import s3server
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 _BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Snippets that need a cluster are in tests/kind/test_docs.py, those that need PyTorch in tests/kind/test_training.py.
+_WITH_BUCKET = "s3.md"
 _CLUSTER = ("kubernetes", "kubectl", "helm", "make")
 
 
@@ -24,11 +27,19 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_snippets_run(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.s3] if page.name == _WITH_BUCKET else []) for page in PAGES],
+    ids=lambda page: page.name,
+)
+def test_snippets_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A block that begins with ``# name.py`` is that file; the others are run, in the order of the page."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    if page.name == _WITH_BUCKET:
+        server = request.getfixturevalue("s3_server")
+        environment |= {**s3server.KEYS, **s3server.NO_FILES}
+        environment |= {"K8SFLOW_ENDPOINT": server.endpoint, "K8SFLOW_BUCKET": f"{s3server.BUCKET}/docs"}
 
     def run(*command: str) -> None:
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
