@@ -12,7 +12,7 @@ from k8sflow.s3 import upload, urls
 from k8sflow.s3.bucket import Found
 from k8sflow.s3.download import Download, Downloaded, span_of
 from k8sflow.s3.objects import S3GetObject, S3Object, S3PutObject, headers_of
-from k8sflow.s3.roots import root_of
+from k8sflow.s3.run_data import root_of
 from k8sflow.s3.session import Session
 from k8sflow.s3.urls import Location
 

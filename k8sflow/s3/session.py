@@ -12,7 +12,7 @@ from k8sflow.errors import S3ClosedError
 from k8sflow.flow.current import current
 from k8sflow.s3.bucket import PARALLEL, Bucket
 from k8sflow.s3.folder import Folder
-from k8sflow.s3.roots import settings
+from k8sflow.s3.run_data import settings
 from k8sflow.s3.urls import Location
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.patience import COMMAND_SECONDS, Patience, say

@@ -21,9 +21,9 @@ from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.kubernetes.following import Following
 from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of
 from k8sflow.executors.kubernetes.live_pods import LivePods
-from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
 from k8sflow.executors.kubernetes.stuck import StuckPods
+from k8sflow.executors.kubernetes.submission import job_name, task_job
 from k8sflow.kubernetes import diagnosis, labels, node_fit, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import job_manifest

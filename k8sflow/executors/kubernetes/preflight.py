@@ -63,7 +63,7 @@ def check(
 def sample_job(flow: str, step: str, options: PodOptions, settings: Settings) -> TaskJob:
     """A Job of a step under a name that no run has."""
     from k8sflow.executors.agent_arguments import environment  # noqa: PLC0415  as above
-    from k8sflow.executors.kubernetes.pods import job_name  # noqa: PLC0415  as above
+    from k8sflow.executors.kubernetes.submission import job_name  # noqa: PLC0415  as above
     from k8sflow.kubernetes.job import TaskJob  # noqa: PLC0415  as above
     from k8sflow.kubernetes.pod import agent_command  # noqa: PLC0415  as above
 

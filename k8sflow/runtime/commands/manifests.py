@@ -11,8 +11,8 @@ from k8sflow.errors import RunError
 from k8sflow.executors.batch.preflight import check_options
 from k8sflow.executors.bucket import open_bucket
 from k8sflow.executors.context import RunContext
-from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.run_objects import RunObjects, owner_manifest
+from k8sflow.executors.kubernetes.submission import job_name, task_job
 from k8sflow.flow.compile import checked
 from k8sflow.flow.graph import Graph
 from k8sflow.kubernetes import flowrun

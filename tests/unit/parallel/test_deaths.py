@@ -191,8 +191,9 @@ def test_an_idle_workers_death_does_not_cut_a_slow_iterable_short() -> None:
 
 
 def kill_a_child() -> None:
+    """Kill the newest child of this thread: an older one may be a worker of an earlier test that is just exiting."""
     pids = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-    os.kill(int(pids[0]), signal.SIGKILL)
+    os.kill(int(pids[-1]), signal.SIGKILL)
 
 
 SCRIPT = """

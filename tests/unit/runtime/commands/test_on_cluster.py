@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from k8sflow.cli import kubernetes as cli
 from k8sflow.config import Settings
 from k8sflow.errors import NotFoundError, RunError
-from k8sflow.executors.kubernetes.pods import job_name
+from k8sflow.executors.kubernetes.submission import job_name
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.flow.outcome import Outcome
