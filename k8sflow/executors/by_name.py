@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from k8sflow.errors import RunError
+from k8sflow.errors import ConfigurationError, RunError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.context import RunContext
+from k8sflow.parallel.limits import available_cores
 
 LOCAL, KUBERNETES, BATCH = "local", "kubernetes", "batch"
 # The executor that forks comes first: others start threads.
@@ -57,9 +58,21 @@ def _local(context: RunContext) -> Executor:
     return LocalExecutor(
         context.report,
         TaskRunner(context.definition, context.record, context.run_store.store, context.run_store.folder),
-        context.max_workers or os.cpu_count() or 1,
+        context.max_workers or _cores(),
         limit_of=context.time_limit,
         lock=context.lock,
         log_patience=context.settings.storage_patience,
         log_limit_bytes=context.settings.log_limit_bytes,
     )
+
+
+def _cores() -> int:
+    """The cores that this process may use, which a container or ``taskset`` may have limited.
+
+    Raises:
+        ConfigurationError: K8SFLOW_CPUS is not a number of cores.
+    """
+    try:
+        return available_cores()
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from error
