@@ -3,9 +3,12 @@
 A run is deleted in three phases, so that a run which resumes it at the same time either is seen, or sees it:
 
 - the gc writes a mark into the run, ``deleting/<gc>.json``, then lists all runs again, and takes the mark back if one
-  of them refers to it;
+  of them refers to it; before it deletes the first object, it writes ``deleting/<gc>.started.json``;
 - a process that creates a run which refers to another one writes ``run.json``, then looks for marks of the other one,
   and gives up if there is one (``RunStore.hold_origin``).
+
+The marks of a gc that died are an hour old. If it had started to delete the run, the next gc deletes the rest of it;
+else it takes the mark back, and the run is like any other.
 
 Blobs are deleted as ``storage/condemned.py`` describes, after all references of the remaining runs were read.
 """
@@ -19,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import RunError, StorageError
 from k8sflow.storage.condemned import GRACE_SECONDS, condemned_prefix
 from k8sflow.storage.folder import unfinished_files
 from k8sflow.storage.lease import FolderLease, folder_lease_of, lease_of
@@ -31,8 +34,10 @@ from k8sflow.storage.run_store import MARKS, RUNS, SPINS, RunStore
 _BATCH = 500
 _ENDED_LONG_AGO_SECONDS = _STARTING_SECONDS = 24 * 3600.0
 _LONGEST_TRIAL_SECONDS = 7 * 24 * 3600.0
-# A mark that is older is that of a gc that has died: the run is deleted, unless another one needs it.
 _OLD_MARK_SECONDS = 3600.0
+_STARTED = ".started.json"
+# A writer takes a gc for dead that has announced a deletion for two minutes (storage/condemned.py).
+_MOST_SECONDS_TO_DELETE = 60.0
 # A lease that is held takes a file descriptor.
 _MOST_LEASES = 100
 _Item = TypeVar("_Item")
@@ -127,7 +132,7 @@ class GarbageCollector:
         try:
             records = self._all_records()
             runs = self._each(self._known, list(records.values()))
-            chosen = self._deletable([*self._select(runs), *filter(self._was_being_deleted, runs)], leases)
+            chosen = self._deletable([*self._select(runs), *filter(self._is_half_deleted, runs)], leases)
             chosen = self._without_needed(chosen, records)
             if not self._is_dry_run:
                 self._each(lambda run: self._store.put(self._mark(run), [dump({})]), list(chosen.values()))
@@ -161,9 +166,15 @@ class GarbageCollector:
         ended = outcome.finished if outcome is not None else None
         return KnownRun(run_store, record, ended, self._tags_of(run_store, record))
 
-    def _was_being_deleted(self, run: KnownRun) -> bool:
-        marks = self._store.list_objects(f"{run.run_store.prefix}/{MARKS}")
-        return any(mark.age > _OLD_MARK_SECONDS for mark in marks)
+    def _is_half_deleted(self, run: KnownRun) -> bool:
+        """True if a gc has died while it deleted the run; the mark of one that died before that is taken back."""
+        marks = list(self._store.list_objects(f"{run.run_store.prefix}/{MARKS}"))
+        old = [mark.key for mark in marks if mark.age > _OLD_MARK_SECONDS]
+        if any(key.endswith(_STARTED) for key in old):
+            return True
+        if old and not self._is_dry_run and not any(mark.key.endswith(_STARTED) for mark in marks):
+            self._store.delete(old)
+        return False
 
     def _all_records(self) -> dict[str, tuple[RunStore, RunRecord]]:
         """All runs by prefix; a record that was read once is not read again.
@@ -190,6 +201,8 @@ class GarbageCollector:
                 return None
             try:
                 self._records[run_store.prefix] = run_store.read()
+            except RunError:  # another gc has deleted it just now
+                return None
             except StorageError as error:
                 raise _UnreadableError(str(error)) from error
         return self._records[run_store.prefix]
@@ -258,7 +271,7 @@ class GarbageCollector:
                 each for each in objects if not each.key.startswith((f"{run.prefix}/{MARKS}", f"{run.prefix}/driver."))
             )
             self._found.runs[run.pathspec] = sum(each.size for each in own)
-            if self._is_dry_run:
+            if self._is_dry_run or not self._start(run):
                 continue
             marks, entries = f"{run.prefix}/{MARKS}", list(self._store.list_keys(f"{self._flow}/index/{run.run}/"))
             if run.folder == RUNS and entries:
@@ -267,6 +280,17 @@ class GarbageCollector:
             for keys in (first, [f"{run.prefix}/run.json"], list(self._store.list_keys(marks))):
                 if keys:
                     self._store.delete(keys)
+
+    def _start(self, run: RunStore) -> bool:
+        """Says that the run is deleted from now on; False if another gc took this one for dead, and its mark back."""
+        started = f"{run.prefix}/{MARKS}{self._me}{_STARTED}"
+        self._store.put(started, [dump({})])
+        if self._store.exists(self._mark(run)):
+            return True
+        self._store.delete([started])
+        del self._found.runs[run.pathspec]
+        self._found.needed[run.pathspec] = "this gc was interrupted for an hour; run it again"
+        return False
 
     # ------------------------------------------------------------------ blobs and leftovers
 
@@ -319,10 +343,13 @@ class GarbageCollector:
             self._count(blobs)
             return
         marks = [f"{condemned_prefix(self._flow, _name(each))}{self._me}" for each in blobs]
+        since = time.time()  # which counts the time that a suspended machine sleeps
         try:
             self._each(lambda mark: self._store.put(mark, [b"{}"]), marks)
             ages = self._each(lambda each: self._store.age(each.key, each.size), blobs)
             still_old = [e for e, age in zip(blobs, ages, strict=True) if age is not None and age > GRACE_SECONDS]
+            if time.time() - since > _MOST_SECONDS_TO_DELETE:
+                return  # a writer may no longer wait for this gc; the next one deletes them
             if still_old:
                 self._store.delete([each.key for each in still_old])
             self._count(still_old)

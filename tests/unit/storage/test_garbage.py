@@ -227,9 +227,10 @@ def test_what_can_not_be_read_may_need_anything(aged: Aged, content: bytes) -> N
 
 
 def test_a_run_that_is_being_deleted_can_not_be_resumed(aged: Aged) -> None:
-    """The gc that marked it may have died: an old mark makes the next one delete it, selected or not."""
+    """The gc that marked it may have died in the middle: then the next one deletes the rest, selected or not."""
     aged.run("old")
-    aged.store.put(f"F/runs/old/{MARKS}other.json", [b"{}"])
+    for name in ("other.json", "other.started.json"):
+        aged.store.put(f"F/runs/old/{MARKS}{name}", [b"{}"])
     with pytest.raises(RunError, match=r"the run F/old is being deleted"):
         aged.run("new", origin="old")
     assert aged.runs == ["old"]
@@ -239,6 +240,50 @@ def test_a_run_that_is_being_deleted_can_not_be_resumed(aged: Aged) -> None:
     assert set(aged.collect().runs) == {"F/old"}
     with pytest.raises(RunError, match=r"the run F/old is being deleted"):
         aged.run("new", origin="old")
+
+
+def test_the_mark_of_a_gc_that_died_before_it_deleted_anything_is_taken_back(aged: Aged) -> None:
+    """The run is whole: a gc that doesn't select it keeps it, and it can be resumed."""
+    aged.run("old")
+    aged.store.put(f"F/runs/old/{MARKS}other.json", [b"{}"])
+    aged.age(f"F/runs/old/{MARKS}")
+    assert aged.collect(is_dry_run=True).runs == {}
+    assert aged.collect().runs == {}
+    aged.run("new", origin="old")
+    assert aged.runs == ["new", "old"]
+
+
+def test_a_gc_whose_mark_was_taken_back_deletes_nothing(aged: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stopped for an hour: meanwhile the run may have been resumed."""
+    aged.run("old")
+    delete_runs = GarbageCollector._delete_runs
+    stops = [True]
+
+    def stopped(self: GarbageCollector, runs: Sequence[RunStore]) -> None:
+        if stops and stops.pop():
+            aged.age(f"F/runs/old/{MARKS}")
+            aged.collect()
+            aged.run("new", origin="old")
+        delete_runs(self, runs)
+
+    monkeypatch.setattr(GarbageCollector, "_delete_runs", stopped)
+    found = aged.collect("old")
+    assert found.runs == {}
+    assert "interrupted" in found.needed["F/old"]
+    assert aged.runs == ["new", "old"]
+    assert list(aged.store.list_keys(f"F/runs/old/{MARKS}")) == []
+
+
+def test_a_gc_that_was_slow_deletes_no_blob(aged: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers have stopped waiting for it."""
+    aged.run("old", [_large("x")])
+    aged.age("F/blobs/")
+    with monkeypatch.context() as slow:
+        slow.setattr("k8sflow.storage.garbage._MOST_SECONDS_TO_DELETE", -1.0)
+        assert aged.collect("old").blobs == 0
+    assert len(aged.blobs()) == 1
+    assert list(aged.store.list_keys("F/condemned/")) == []
+    assert aged.collect().blobs == 1
 
 
 def test_remains_are_deleted(aged: Aged) -> None:
