@@ -19,7 +19,6 @@ class Shapes(FlowSpec):
         self.cpu_weight = _first("/sys/fs/cgroup/cpu.weight", "/sys/fs/cgroup/cpu/cpu.shares")
         self.secrets = Path("/var/run/secrets/kubernetes.io").exists()
         self.user = os.getuid()
-        self.together = time.time() + 10
         self.next(self.left, self.right)
 
     @resources(cpu=2, memory=200)
@@ -44,7 +43,6 @@ class Shapes(FlowSpec):
     @step
     def meet(self, inputs):
         self.sized = {b.cores: (b.threads, b.workers) for b in inputs}
-        self.intervals = [b.interval for b in inputs]
         self.numbers = list(range(self.width))
         self.next(self.square, foreach="numbers")
 
@@ -68,10 +66,7 @@ class Shapes(FlowSpec):
         print("sum of squares", sum(self.squares))
 
     def _occupy(self):
-        """Run until a time by which the other branch has started too, also on a busy machine."""
-        began = time.time()
-        time.sleep(max(2.0, self.together - began))
-        self.interval = (began, time.time())
+        time.sleep(2.0)
 
 
 def _first(*paths):
