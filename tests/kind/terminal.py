@@ -1,4 +1,4 @@
-"""A flow's command line as a user sees it: lines, and the time of each; and the user, who starts commands."""
+"""Run flow commands as a user does, and record each line of output with its time."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Terminal:
 
 @dataclass(frozen=True)
 class User:
-    """A user who runs flows.
+    """Start flow commands in one environment.
 
     Args:
         environment: The environment of the user's commands.

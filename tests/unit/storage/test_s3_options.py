@@ -68,7 +68,7 @@ def _has(request: Request, headers: Mapping[str, str]) -> bool:
 def test_headers_are_sent_signed_where_an_object_is_created(
     client: str, s3_server: S3Server, s3_store: S3Store
 ) -> None:
-    """S3 refuses those of encryption in other requests; who pays is in all of them."""
+    """Encryption headers are sent only to create an object: S3 rejects them elsewhere. The payer header always is."""
     text = ", ".join(f"{name.upper()} = {value}" for name, value in KMS.items())
     settings = Settings(s3_write_headers=text.replace("X-AMZ", "x-amz"), s3_requester_pays="true")
     with recording(s3_server.endpoint) as (endpoint, requests):
