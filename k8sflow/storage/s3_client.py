@@ -17,7 +17,10 @@ PART_BYTES = 16 << 20
 PARALLEL_PARTS = 8
 CONNECT_SECONDS = 3  # three attempts: an unreachable server is to be reported after some ten seconds
 READ_SECONDS = 60
-TRIES = 3
+# How long each try of a request waits for the first byte of its answer. A connection may lead nowhere: something on the
+# way accepts it, while the server is restarting. A new one soon does better, and a slow server has longer at the end.
+ANSWER_SECONDS = (10, 20, READ_SECONDS)
+TRIES = len(ANSWER_SECONDS)
 # versitygw's error for a key that another process has deleted at the same time; S3 has none.
 DELETED_BEFORE = "NoSuchKey"
 NO_HEADERS: Mapping[str, str] = {}

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from http import HTTPStatus
@@ -24,11 +25,12 @@ from k8sflow.jitter import JITTER
 from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
+    ANSWER_SECONDS,
     DELETED_BEFORE,
     NO_HEADERS,
     PARALLEL_PARTS,
     PART_BYTES,
-    TRIES,
+    READ_SECONDS,
     NoAnswerError,
     Page,
     RefusedError,
@@ -50,7 +52,10 @@ _IF_NEW = {"if-none-match": "*"}
 # another thread's correction in between.
 _MOST_CORRECTIONS = 4
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})
+# A longer body may still be on its way when the wait for the answer begins.
+_SHORT_BYTES = 64 << 10
 _NO_OPTIONS = S3Options()
+_NO_QUERY: Mapping[str, str] = {}
 _Result = TypeVar("_Result")
 
 
@@ -97,6 +102,27 @@ def _config_file(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("AWS_CONFIG_FILE") or Path(environment.get("HOME") or "/", ".aws", "config"))
 
 
+@dataclass(frozen=True)
+class _Request:
+    """A request to the bucket.
+
+    Args:
+        method: The HTTP method.
+        key: The object's key; empty for the bucket itself.
+        query: The query's parameters.
+        headers: The headers, besides those that all requests have.
+        body: The body's pieces.
+        is_slow: Whether the server may need long before it answers.
+    """
+
+    method: str
+    key: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Sequence[Buffer] = ()
+    is_slow: bool = False
+
+
 class HttpClient:
     """A client with fixed keys.
 
@@ -121,7 +147,8 @@ class HttpClient:
 
     def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
         headers = {name: value for name, value in (("range", span), ("if-match", etag)) if value}
-        return HttpReading(_again(lambda: self._send("GET", key, headers=headers)))
+        request = _Request("GET", key, _NO_QUERY, headers)
+        return HttpReading(_again(lambda seconds: self._send(request, seconds)))
 
     def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
         new = _IF_NEW if is_new else {}
@@ -157,7 +184,7 @@ class HttpClient:
         ]
         document = f"<CompleteMultipartUpload>{''.join(listed)}</CompleteMultipartUpload>"
         _, answer = self._call(
-            "POST", key, {"uploadId": upload}, headers=_IF_NEW if is_new else {}, body=[document.encode()]
+            "POST", key, {"uploadId": upload}, _IF_NEW if is_new else {}, [document.encode()], is_slow=True
         )
         if b"<Error>" in answer:
             raise _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, answer)[0]
@@ -219,26 +246,22 @@ class HttpClient:
         self,
         method: str,
         key: str,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] = _NO_QUERY,
+        headers: Mapping[str, str] = NO_HEADERS,
         body: Sequence[Buffer] = (),
+        *,
+        is_slow: bool = False,
     ) -> tuple[Answer, bytes]:
         """Sends a request, and receives all of its answer."""
+        request = _Request(method, key, query, headers, body, is_slow or sum(map(len, body)) > _SHORT_BYTES)
 
-        def call() -> tuple[Answer, bytes]:
-            answer = self._send(method, key, query, headers, body)
+        def call(seconds: float) -> tuple[Answer, bytes]:
+            answer = self._send(request, seconds)
             return answer, answer.body()
 
         return _again(call)
 
-    def _send(
-        self,
-        method: str,
-        key: str,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Sequence[Buffer] = (),
-    ) -> Answer:
+    def _send(self, request: _Request, seconds: float) -> Answer:
         """Sends a request; its answer is a success.
 
         Raises:
@@ -248,7 +271,7 @@ class HttpClient:
         regions: list[str] = []
         for _ in range(_MOST_CORRECTIONS):
             region, ahead = self._region, self._ahead  # another thread may correct them in the meantime
-            answer = self._signed(method, key, query or {}, headers or {}, body)
+            answer = self._signed(request, seconds)
             if answer.status in _SUCCESS:
                 return answer
             refusal, expected = _refusal(answer.status, answer.body(), answer.date)
@@ -263,25 +286,31 @@ class HttpClient:
                 raise refusal
         raise _inconsistent(refusal, regions)
 
-    def _signed(
-        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: Sequence[Buffer]
-    ) -> Answer:
-        path, text = path_of(self._bucket, key), query_of(query)
+    def _signed(self, request: _Request, seconds: float) -> Answer:
+        method, body = request.method, request.body
+        path, text = path_of(self._bucket, request.key), query_of(request.query)
         # Over TLS, the connection protects the body.
         payload = UNSIGNED if self._server.scheme == "https" else digest(body)
-        sent = {"host": self._server.netloc, **self._always, **headers}
+        sent = {"host": self._server.netloc, **self._always, **request.headers}
         sent = signed(method, path, text, sent, payload, self._keys, self._region, time.time() + self._ahead)
         if method in {"PUT", "POST"}:
             sent["content-length"] = str(sum(len(part) for part in body))
-        return self._exchange(method, f"{path}?{text}" if text else path, sent, body)
+        url = f"{path}?{text}" if text else path
+        return self._exchange(method, url, sent, body, READ_SECONDS if request.is_slow else seconds)
 
-    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer]) -> Answer:
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer], seconds: float
+    ) -> Answer:
         while True:
             connection, was_used = self._server.connection()
             try:
                 with contextlib.suppress(BrokenPipeError):  # it may have answered before it has all of the body
                     connection.request(method, url, body=iter(body) if body else None, headers=headers)
-                return Answer(self._server, connection, connection.getresponse())
+                connection.sock.settimeout(seconds)
+                response = connection.getresponse()
+                if connection.sock is not None:  # the server keeps it open
+                    connection.sock.settimeout(READ_SECONDS)
+                return Answer(self._server, connection, response)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if not was_used:
@@ -292,18 +321,23 @@ class HttpClient:
                 raise
 
 
-def _again(call: Callable[[], _Result]) -> _Result:
-    """Calls it again while the server can't be reached or can't cope, a few times."""
-    for number in range(TRIES - 1):
+def _again(call: Callable[[float], _Result]) -> _Result:
+    """Calls it again while the server can't be reached or can't cope, a few times.
+
+    Args:
+        call: Called with the seconds to wait for the answer.
+    """
+    *earlier, last = ANSWER_SECONDS
+    for number, seconds in enumerate(earlier):
         try:
-            return call()
+            return call(seconds)
         except NoAnswerError:
             pass
         except RefusedError as error:
             if error.status not in _OVERLOADED:
                 raise
         time.sleep(JITTER.random() * 2**number)
-    return call()
+    return call(last)
 
 
 def _slices(parts: Sequence[Buffer]) -> Iterator[list[memoryview]]:

@@ -90,6 +90,7 @@ def ensure(places: Places | None = None) -> Cluster:
         engine = engines.ensure(places)
         kind = _kind(engine, places)
         kind = _ensure_node(kind, places)
+        kind.refuse_lost_packets()
         base = images.ensure_python_base(engine, places)
         plain = images.ensure(images.python(base), engine)
         image = images.ensure(images.k8sflow(plain), engine)

@@ -20,6 +20,7 @@ from tests.cluster.process import attempt, run, tail
 NAME = "k8sflow-test"
 NODE = f"{NAME}-control-plane"
 NODE_PORT = 30900
+SERVICE_SUBNET = "10.96.0.0/16"  # kind's default
 INOTIFY_INSTANCES = 1024  # systemd, containerd and the kubelet of a node need many; 128 are soon used up
 READY_WITHIN_SECONDS = 180.0
 POLL_SECONDS = 0.25
@@ -165,6 +166,15 @@ class Kind:
             return text.strip() if code != 0 else ""
 
         wait_for(refused, "objects of the test cluster")
+
+    def refuse_lost_packets(self) -> None:
+        """Refuse connections to a Service's address that kube-proxy has no rule for at that moment.
+
+        They would leave the node, and whatever is outside might accept them and never answer.
+        """
+        rule = ("FORWARD", "--destination", SERVICE_SUBNET, "--jump", "REJECT")
+        script = f"iptables -w -C {' '.join(rule)} 2>/dev/null || iptables -w -I {' '.join(rule)}"
+        self.in_node("sh", "-c", script, doing="refuse connections to Services without endpoints")
 
     def in_node(self, *command: str, doing: str) -> str:
         """Return the output of a program that runs in the node."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import http.client
 import http.server
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from k8sflow import parallel_map
+from k8sflow.storage import s3_http
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_boto import BotoClient
 from k8sflow.storage.s3_client import NoAnswerError, RefusedError
@@ -229,3 +232,19 @@ def test_a_forgotten_server_closes_its_connections(s3_server: S3Server) -> None:
     server.keep(server.connection()[0])
     del server
     gc.collect()
+
+
+def test_a_connection_that_leads_nowhere_is_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one to a restarting server's address that something else accepts: the first two never get an answer."""
+    monkeypatch.setattr(s3_http, "ANSWER_SECONDS", (0.2, 0.2, 60))
+    with _serving(4) as (client, handler), socket.create_server(("127.0.0.1", 0)) as nowhere:
+        found = [nowhere.getsockname()[1], nowhere.getsockname()[1], client._server._port]
+        connecting = client._server.connection
+
+        def connection() -> tuple[http.client.HTTPConnection, bool]:
+            client._server._port = found.pop(0)
+            return connecting()
+
+        monkeypatch.setattr(client._server, "connection", connection)
+        assert b"".join(client.read("x").pieces()) == b"four"
+        assert (found, handler.connections) == ([], 1)
