@@ -9,6 +9,9 @@ from typing import Literal, Protocol
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
+# The last lines of a container's output that a failed task shows, if the store has no log of it.
+TAIL_LINES = 100
+
 
 @dataclass(frozen=True)
 class Queued:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from k8sflow.aws.api import BatchApi
 from k8sflow.aws.outcome import JobEnd, with_output
 from k8sflow.errors import K8sflowError
+from k8sflow.executors.base import TAIL_LINES
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.run_store import RunStore
@@ -16,8 +17,6 @@ from k8sflow.task.host.framing import Piece, ResultLine, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result, recorded_result
-
-_TAIL_LINES = 100
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Results:
     def _from_log(self, end: JobEnd, options: BatchOptions) -> TaskResult:
         """The result in the log in CloudWatch, where the store has none, such as when it could not be reached."""
         tail: list[bytes] = []
-        for line in self.api.log_lines(end.log_stream, _TAIL_LINES):
+        for line in self.api.log_lines(end.log_stream, TAIL_LINES):
             match decode(line):
                 case ResultLine(text):
                     if (found := _reported(text)) is not None:

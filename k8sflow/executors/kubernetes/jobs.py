@@ -20,7 +20,7 @@ from k8sflow.executors.kubernetes import run_objects
 from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.kubernetes.following import Following
 from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of
-from k8sflow.executors.kubernetes.live_pods import LivePods
+from k8sflow.executors.kubernetes.pod_ends import PodEnds
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
 from k8sflow.executors.kubernetes.stuck import StuckPods
 from k8sflow.executors.kubernetes.submission import job_name, task_job
@@ -81,7 +81,7 @@ class Jobs:
         self._pods = Reflector(
             api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=known_of
         )
-        self._live_pods = LivePods(self._pods, self.objects)
+        self._pod_ends = PodEnds(self._pods, self.objects)
         self._stuck = StuckPods(api, self.namespace, self._jobs.values)
 
     async def serve(self) -> None:
@@ -127,7 +127,7 @@ class Jobs:
             await self._has_owner.wait()
             await asyncio.gather(*self._creating, return_exceptions=True)
             await delete_run(self.api, self.context)
-        await self._live_pods.none_left()
+        await self._pod_ends.none_left()
         self._finish_rest()
 
     async def end(self) -> None:
@@ -146,7 +146,7 @@ class Jobs:
         for error in ends:
             if error is not None:
                 raise error
-        await self._live_pods.none_left(unfinished)
+        await self._pod_ends.none_left(unfinished)
         self._finish_rest()
         if self.context.owner is None:
             await self._pass_ownership()
@@ -197,7 +197,7 @@ class Jobs:
 
     async def others_ended(self, job: str, indices: Collection[int]) -> None:
         """Waits, but not for long, until all pods of a Job have ended but those of some indices."""
-        await self._live_pods.others_ended(job, indices)
+        await self._pod_ends.others_ended(job, indices)
 
     async def largest_node(self) -> tuple[str, str] | None:
         """Allocatable cores and memory of the largest node, looked up at most once a minute; None if forbidden."""
@@ -383,6 +383,6 @@ class Jobs:
                 await job.look()
 
     def _pod_changed(self, change: Change, pod: Manifest) -> None:
-        self._live_pods.changed(change, pod)
+        self._pod_ends.changed(change, pod)
         if (job := self._jobs.get(job_of(pod))) is not None:
             job.pod_changed(change, pod)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from k8sflow.errors import AccessError, StorageError
-from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Reached, Started
+from k8sflow.executors.base import TAIL_LINES, Finished, Note, Output, OutputMissing, Queued, Reached, Started
 from k8sflow.executors.kubernetes.following import LAST_LINES
 from k8sflow.executors.kubernetes.holder import Holder
 from k8sflow.executors.kubernetes.lost_agents import complete_logs
@@ -44,7 +44,6 @@ MOST_DISRUPTIONS = 6
 FAULTY_START_SECONDS = 600.0
 _FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
 _TERMINATION_SLACK_SECONDS = 60.0
-_TAIL_LINES = 100
 
 
 @dataclass(eq=False)
@@ -75,7 +74,7 @@ class PodOnCluster:
     _over: set[str] = field(default_factory=set)
     _times_queued_again: int = 0
     _pending_since: float | None = None
-    _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     _node: str = ""
     _where: str = ""
     _is_followed: bool = False

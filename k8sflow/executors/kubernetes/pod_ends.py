@@ -1,4 +1,4 @@
-"""The pods of a run that are left, as its watch shows them."""
+"""Waits for the end of a run's pods, as its watch shows them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CANCEL_SECONDS = 60.0
 _STATUS_SECONDS = 10.0
 
 
-class LivePods:
+class PodEnds:
     """Waits for the end of pods.
 
     Args:
