@@ -249,7 +249,8 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
     if bundle := environment.get(variable("s3_ca_bundle")):
         values["s3_ca_bundle"] = str(Path(working or started.FOLDER or "/") / bundle)
     if datastore := environment.get(DATASTORE):  # the only store: runs on Kubernetes are not kept elsewhere
-        values["root"] = roots.datastore(datastore, working)
+        if found := roots.datastore([datastore], lambda: values.get("root", ""), working):
+            values["root"] = found
         values.pop("bucket", None)
     if "bucket" not in values and roots.is_bucket(values.get("root", "")):
         values["bucket"] = roots.bucket_of(values["root"])

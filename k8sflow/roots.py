@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from k8sflow import started
@@ -78,20 +79,34 @@ def absolute(root: str, folder: Path | str | None, source: str) -> str:
     return str(folder / path)
 
 
-def datastore(value: str, working: Path | str | None = None) -> str:
+def datastore(values: Sequence[str], root: Callable[[], str], working: Path | str | None = None) -> str | None:
     """The root that ``--datastore`` or ``K8SFLOW_DATASTORE`` names.
 
     Args:
-        value: The value.
+        values: What was given: a location, or as in Metaflow a kind of store, with its location or without.
+        root: Returns the root that the settings have.
         working: Where a relative path starts; None for the folder in which this process was started.
 
+    Returns:
+        The root; None for that of the settings.
+
     Raises:
-        ConfigurationError: It is neither a folder nor a bucket, or only a kind of store, as Metaflow has it.
+        ConfigurationError: It is neither a folder nor a bucket, a store of another kind, or only a kind of store.
     """
-    if value in _KINDS_OF_METAFLOW:
+    kinds = [value for value in values if value in _KINDS_OF_METAFLOW]
+    locations = [value for value in values if value not in _KINDS_OF_METAFLOW]
+    if len(kinds) > 1 or len(locations) > 1:
+        given = " and ".join(map(repr, kinds if len(kinds) > 1 else locations))
         raise ConfigurationError(
-            f"--datastore is {value!r}, which is a kind of store, not its location.",
-            cause="In Metaflow, --datastore names the kind, and --datastore-root the location.",
-            advice=f"Give the location: --datastore s3://bucket/prefix, or a folder. (./{value} is a folder, too.)",
+            f"--datastore is given more than once, as {given}.",
+            advice="Give one location: --datastore s3://bucket/prefix, or a folder.",
         )
-    return absolute(value, working or started.FOLDER, "--datastore (K8SFLOW_DATASTORE)")
+    found = absolute(locations[0], working or started.FOLDER, "--datastore (K8SFLOW_DATASTORE)") if locations else None
+    if kinds and kinds[0] != ("s3" if is_bucket(found or root()) else "local"):
+        raise ConfigurationError(
+            f"--datastore is {kinds[0]!r}, which is a kind of store, and "
+            + (f"its location, {found}, is of another kind." if found else "not its location."),
+            cause="In Metaflow, --datastore names the kind, and --datastore-root the location.",
+            advice=f"Give the location: --datastore s3://bucket/prefix, or a folder. (./{kinds[0]} is a folder, too.)",
+        )
+    return found

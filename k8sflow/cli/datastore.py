@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import click
 
@@ -24,22 +26,30 @@ def add_to(group: click.Group) -> None:
 
 def _option() -> click.Option:
     return click.Option(
-        [_OPTION],
+        [_OPTION, "--datastore-root"],
         metavar="LOCATION",
+        multiple=True,  # Metaflow has a kind of store and its location as two options
         expose_value=False,
         is_eager=True,  # commands and completions look for runs
-        envvar=config.DATASTORE,
         callback=_use,
         help="Keep runs in this folder or s3://bucket/prefix, and look for them there.",
     )
 
 
-def _use(context: click.Context, option: click.Parameter, value: str | None) -> None:
+def _use(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> None:
     """Makes it the store of this process and of the processes that it starts."""
-    if value is None:
+    in_environment = os.environ.get(config.DATASTORE)
+    given = values or ((in_environment,) if in_environment else ())
+    if not given:
         return
     try:
-        os.environ[config.DATASTORE] = roots.datastore(value)
+        found = roots.datastore(given, _root_of_settings)
     except ConfigurationError as error:
         words = " ".join(filter(None, (error.summary, error.cause, error.advice)))
         raise click.BadParameter(words, context, option) from error
+    if found is not None:
+        os.environ[config.DATASTORE] = found
+
+
+def _root_of_settings() -> str:
+    return config.load(Path(sys.argv[0]).resolve().parent).root or ""

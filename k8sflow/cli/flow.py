@@ -11,7 +11,18 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log, shadowing
-from k8sflow.cli import batch, completion, datastore, graphs, kubernetes, reading, resume, run_options, runner_call
+from k8sflow.cli import (
+    batch,
+    before_command,
+    completion,
+    datastore,
+    graphs,
+    kubernetes,
+    reading,
+    resume,
+    run_options,
+    runner_call,
+)
 from k8sflow.cli.show_errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
@@ -73,9 +84,19 @@ def _group(definition: FlowDefinition) -> click.Group:
         definition: What the flow declares; the commands that need more compile it.
     """
     flow = definition.flow
+
+    @click.pass_context
+    def begin(context: click.Context) -> None:
+        if context.invoked_subcommand is None:
+            context.invoke(group.commands["check"], as_json=False)
+            click.echo(f"{context.command_path} --help lists the commands.")
+        before_command.refuse_misplaced(context)
+
     group = click.Group(
         help=(flow.__doc__ or f"The flow {flow.__name__}.").strip(),
-        params=_shared_options(definition),
+        params=[*_shared_options(definition), *before_command.options()],
+        callback=begin,
+        invoke_without_command=True,
     )
     group.add_command(_run_command(definition))
     program = completion.program_of(sys.argv[0])
@@ -140,10 +161,9 @@ def _run_command(definition: FlowDefinition) -> click.Command:
 
                 click.echo(manifests(request), nl=False)
                 return
-            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
-            from k8sflow.runtime.commands.run import run  # noqa: PLC0415
+            from k8sflow.runtime.commands.run import run  # noqa: PLC0415  --help needs no runtime
 
-            leave(run(request, Terminal()))
+            leave(run(request, before_command.terminal()))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {definition.name} from its start.")
 

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log
-from k8sflow.cli import completion, run_options
+from k8sflow.cli import before_command, completion, run_options
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, leave
 from k8sflow.flow.definition import FlowDefinition
@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
 # The commands that take the configs of an earlier run, so that the flow's mutators have to wait for these.
 NAMES = ("resume", "attach", "spin")
-# What --config NAME FILE and the like have behind them, where they stand before the command.
-_WORDS_BEHIND = {"--config": 2, "--config-value": 2, "--branch": 1}
 
 
 def is_called(arguments: Sequence[str]) -> bool:
     """True if a command line is one of these commands."""
-    position = 0
-    while position < len(arguments) and arguments[position].startswith("-"):
-        position += 1 + _WORDS_BEHIND.get(arguments[position], 0)
-    return position < len(arguments) and arguments[position] in NAMES
+    return before_command.command_of(arguments) in NAMES
 
 
 def commands(
@@ -77,10 +72,9 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
                 for key in values
                 if key.startswith("parameter_") and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
             ]
-            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
-            from k8sflow.runtime.commands.resume import resume  # noqa: PLC0415
+            from k8sflow.runtime.commands.resume import resume  # noqa: PLC0415  --help needs no runtime
 
-            leave(resume(request, origin, step, Terminal(), given=given, dry_run=dry_run))
+            leave(resume(request, origin, step, before_command.terminal(), given=given, dry_run=dry_run))
 
     return click.Command(
         "resume",
@@ -141,10 +135,8 @@ def _timed(declared: FlowDefinition, work: Callable[..., RunEnd]) -> Callable[..
     def callback(**values: Any) -> None:
         asked_at = time.monotonic()
         with errors_shown():
-            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
-
             settings = debug_log.configure(config.load(code_folder(declared.flow)))
-            leave(work(settings=settings, console=Terminal(), asked_at=asked_at, **values))
+            leave(work(settings=settings, console=before_command.terminal(), asked_at=asked_at, **values))
 
     return callback
 

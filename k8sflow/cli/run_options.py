@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from k8sflow import config, debug_log
+from k8sflow.cli import before_command
 from k8sflow.cli.tags import checked_tags
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
@@ -68,6 +69,7 @@ def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest
     """
     given = {key.removeprefix("parameter_"): value for key, value in values.items() if key.startswith("parameter_")}
     others = {key: value for key, value in values.items() if not key.startswith("parameter_")}
+    others = before_command.added_to(others)
     project = click.get_current_context().meta.get(PROJECT, {})
     settings = debug_log.configure(config.load(code_folder(definition.flow)))
     return RunRequest(definition=definition, settings=settings, values=given, **others, **project)

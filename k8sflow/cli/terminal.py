@@ -14,7 +14,14 @@ _COLOURS = {Tone.GOOD: "green", Tone.BAD: "red", Tone.NOTICE: "yellow"}
 
 
 class Terminal:
-    """Prints to this process's standard output and error."""
+    """Prints to this process's standard output and error.
+
+    Args:
+        is_quiet: Whether a run shows only what its tasks print, what goes wrong and how it ends.
+    """
+
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        self._is_quiet = is_quiet
 
     def say(self, text: str, tone: Tone = Tone.PLAIN, *, is_aside: bool = False) -> None:
         """Prints a message and a line break; an aside goes to the standard error."""
@@ -27,4 +34,4 @@ class Terminal:
         self, asked_at: float, logs: Callable[[TaskName], str], title: str = "", steps: Sequence[str] = ()
     ) -> Reporter:
         """Shows a run on the standard output."""
-        return reporter(asked_at, logs, title, steps)
+        return reporter(asked_at, logs, title, steps, is_quiet=self._is_quiet)

@@ -180,7 +180,7 @@ def test_the_datastore_wins_over_root_and_bucket(tmp_path: Path, home: Path) -> 
     assert (found.root, found.bucket) == ("/folder", None)
 
 
-@pytest.mark.parametrize("kind", ["s3", "local"])
+@pytest.mark.parametrize("kind", ["s3", "azure"])
 def test_a_datastore_that_is_metaflows_name_of_a_kind_is_explained(tmp_path: Path, home: Path, kind: str) -> None:
     """It would be a folder called ``s3``."""
     with pytest.raises(ConfigurationError, match="not its location"):

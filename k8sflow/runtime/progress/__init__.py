@@ -25,6 +25,7 @@ def reporter(
     *,
     stream: TextIO | None = None,
     environment: Mapping[str, str] = os.environ,
+    is_quiet: bool = False,
 ) -> Reporter:
     """The reporter of a run that suits the stream.
 
@@ -39,8 +40,25 @@ def reporter(
         steps: The flow's steps, in their order.
         stream: Where to; by default the standard output as it is now.
         environment: The environment's variables.
+        is_quiet: Whether only what tasks print, what goes wrong and how the run ends is shown, as lines.
     """
-    return Reporter(began, _view(stream or sys.stdout, began, title, steps, environment), logs)
+    stream = stream or sys.stdout
+    view = _quiet(stream, environment) if is_quiet else _view(stream, began, title, steps, environment)
+    return Reporter(began, view, logs, is_quiet=is_quiet)
+
+
+def _quiet(stream: TextIO | None, environment: Mapping[str, str]) -> View:
+    if stream is None or stream.closed:
+        return PlainView(_Nobody(), has_colours=False)
+    return PlainView(stream, has_colours=_has_colours(stream, environment), tells_tasks=True)
+
+
+def _has_colours(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    return stream.isatty() and not _is_simple(environment) and not environment.get("NO_COLOR")
+
+
+def _is_simple(environment: Mapping[str, str]) -> bool:
+    return environment.get("TERM", "dumb") in {"dumb", "unknown"}
 
 
 def _view(
@@ -48,10 +66,8 @@ def _view(
 ) -> View:
     if stream is None or stream.closed:
         return PlainView(_Nobody(), has_colours=False)
-    is_terminal = stream.isatty()
-    is_simple = environment.get("TERM", "dumb") in {"dumb", "unknown"}
-    has_colours = is_terminal and not is_simple and not environment.get("NO_COLOR")
-    if is_terminal and not is_simple and not _is_ci(environment) and not debug_log.writes_to_stderr():
+    has_colours = _has_colours(stream, environment)
+    if stream.isatty() and not _is_simple(environment) and not _is_ci(environment) and not debug_log.writes_to_stderr():
         return LiveView(stream, title, began, steps, has_colours=has_colours)
     return PlainView(stream, has_colours=has_colours)
 

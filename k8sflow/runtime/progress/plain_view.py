@@ -17,15 +17,15 @@ class PlainView:
     Args:
         stream: Where to.
         has_colours: Whether it shows them.
+        tells_tasks: Whether no lines need to say which tasks start and end.
     """
 
-    tells_tasks = False
-
-    def __init__(self, stream: TextIO, *, has_colours: bool) -> None:
+    def __init__(self, stream: TextIO, *, has_colours: bool, tells_tasks: bool = False) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character that a terminal can't show must not be an error
         self._stream = stream
         self.has_colours = has_colours
+        self.tells_tasks = tells_tasks
         self._is_closed = False
 
     def write(self, lines: str) -> None:

@@ -56,12 +56,14 @@ class Reporter(Observer):
         began: When the run was asked for, by time.monotonic().
         view: Where the lines go.
         logs: How a task's output is seen.
+        is_quiet: Whether to leave out what each step did.
     """
 
-    def __init__(self, began: float, view: View, logs: Callable[[TaskName], str]) -> None:
+    def __init__(self, began: float, view: View, logs: Callable[[TaskName], str], *, is_quiet: bool = False) -> None:
         self._began = began
         self._view = view
         self._logs = logs
+        self._is_quiet = is_quiet
         self.tally = Tally()
         self._outputs: dict[tuple[TaskName, str], OutputLines] = {}
         self._shown: dict[TaskName, int] = {}
@@ -167,7 +169,7 @@ class Reporter(Observer):
         """Tells how the run ended, step by step, how long it took, what it used, and what to do next."""
         self._view.close()
         now, tasks = time.monotonic(), self.tally.done
-        for row in _rows(self.tally, now, usage or {}):
+        for row in [] if self._is_quiet else _rows(self.tally, now, usage or {}):
             self._say(row, dim=True)
         for name, note in self.tally.notes:
             self._line(name, note, "yellow")
