@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.trigger import trigger, trigger_on_finish
     from k8sflow.flow.decorators.user_decorators import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
     from k8sflow.flow.include_file import IncludeFile
-    from k8sflow.flow.parameters import JSONType, Parameter
+    from k8sflow.flow.parameters import JSONType, JSONTypeClass, Parameter
     from k8sflow.flow.spec import FlowSpec
     from k8sflow.parallel import (
         RemoteError,
@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from k8sflow.runner.notebook import NBRunner
     from k8sflow.runner.runner import Runner
     from k8sflow.s3 import S3
+    from k8sflow.timing import profile
 
 __version__ = VERSION
 
@@ -128,6 +129,7 @@ _HOMES = {
     "FlowSpec": "k8sflow.flow.spec",
     "IncludeFile": "k8sflow.flow.include_file",
     "JSONType": "k8sflow.flow.parameters",
+    "JSONTypeClass": "k8sflow.flow.parameters",
     "K8sflowError": "k8sflow.errors",
     "KubernetesError": "k8sflow.errors",
     "Metaflow": "k8sflow.client",
@@ -184,6 +186,7 @@ _HOMES = {
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
+    "profile": "k8sflow.timing",
     "project": "k8sflow.flow.decorators.project",
     "resources": "k8sflow.flow.decorators.kubernetes",
     "retry": "k8sflow.flow.decorators.retry",
@@ -219,6 +222,7 @@ __all__ = [
     "FlowSpec",
     "IncludeFile",
     "JSONType",
+    "JSONTypeClass",
     "K8sflowError",
     "KubernetesError",
     "Metaflow",
@@ -273,6 +277,7 @@ __all__ = [
     "parallel_imap",
     "parallel_imap_unordered",
     "parallel_map",
+    "profile",
     "project",
     "resources",
     "retry",
@@ -289,6 +294,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
+        if (message := importlib.import_module("k8sflow.absent").message(name)) is not None:
+            raise ImportError(message, name=__name__)
         raise AttributeError(f"module 'k8sflow' has no attribute {name!r}")
     if name == "parallel":  # always the module, which acts as the decorator too: it must not depend on import order
         return importlib.import_module("k8sflow.parallel")

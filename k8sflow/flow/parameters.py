@@ -27,7 +27,7 @@ RESERVED_OPTIONS = frozenset({
 })  # fmt: skip
 
 
-class _JsonType:
+class JSONTypeClass:
     """The type of a parameter whose text is JSON."""
 
     __name__ = "JSON"
@@ -39,7 +39,7 @@ class _JsonType:
         return "JSONType"
 
 
-JSONType = _JsonType()
+JSONType = JSONTypeClass()
 
 
 class Parameter:
