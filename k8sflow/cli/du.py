@@ -20,7 +20,7 @@ def command(scope: Scope) -> click.Command:
     """The command ``du``."""
     options: list[click.Parameter] = [output.JSON_OPTION]
     if scope.flow is None:
-        options.append(click.Argument(["flow"], required=False))
+        options.append(scope.flow_argument())
 
     def callback(as_json: bool, flow: str | None = None) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
@@ -41,13 +41,8 @@ def _sizes(scope: Scope, flow: str | None) -> list[tuple[str, FlowSize]]:
     """
     from k8sflow.storage.sizes import size_of  # noqa: PLC0415  --help reads no runs
 
-    if flow is not None:
-        scope.runs_of(flow)  # which refuses an unknown one
-    found = [
-        (store.url, size_of(store, name))
-        for store in scope.stores()
-        for name in (store.list_folders("") if flow is None else [flow])
-    ]
+    sizes = [(store.url, size_of(store, name)) for store, name in scope.folders_of(flow)]
+    found = [each for each in sizes if flow is not None or not each[1].is_empty]
     return sorted(found, key=lambda each: each[1].total, reverse=True)
 
 
@@ -55,13 +50,14 @@ def _print(found: list[tuple[str, FlowSize]]) -> None:
     if not found:
         click.echo("No flow was found.", err=True)
         return
-    head = ["flow", "runs", "records", "output", "checkpoints", "artifacts", "total", "store"]
+    head = ["flow", "runs", "records", "output", "checkpoints", "artifacts", "data", "total", "store"]
     rows = [
         [
             each.flow,
             f"{each.runs:,}",
             *(units.size(count) for count in (each.records, each.output, each.checkpoints)),
             f"{units.size(each.blob_bytes)} ({each.blobs:,})",
+            units.size(each.data),
             units.size(each.total),
             url,
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,9 +17,10 @@ from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
 
 if TYPE_CHECKING:
-    from k8sflow.storage.garbage import Collected, KnownRun
+    from k8sflow.storage.garbage import KnownRun
     from k8sflow.storage.records import RunRecord
     from k8sflow.storage.run_store import RunStore
+    from k8sflow.storage.sweep import Collected
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _MOST_LISTED = 20
@@ -50,7 +52,7 @@ def command(scope: Scope) -> click.Command:
         output.JSON_OPTION,
     ]
     if scope.flow is None:
-        options.append(click.Argument(["flow"], required=False))
+        options.append(scope.flow_argument())
 
     def callback(
         older_than: float | None,
@@ -67,6 +69,10 @@ def command(scope: Scope) -> click.Command:
                 output.print_json([{"store": url, **asdict(each)} for url, each in found])
             for url, each in [] if as_json else found:
                 _print(url, each, is_dry_run=is_dry_run)
+            if not as_json and not found:
+                click.echo("No flow was found.", err=True)
+            if any(each.problem for _, each in found):
+                sys.exit(1)
 
     return click.Command(
         "gc",
@@ -126,13 +132,12 @@ def _collected(
     """
     from k8sflow.storage.garbage import GarbageCollector  # noqa: PLC0415  --help reads no runs
 
-    if flow is not None:
-        scope.runs_of(flow)  # which refuses an unknown one
     found = []
-    for store in scope.stores():
-        for name in store.list_folders("") if flow is None else [flow]:
-            collector = GarbageCollector(store, name, selection, _tags, is_dry_run=is_dry_run)
-            found.append((store.url, collector.collect()))
+    for store, name in scope.folders_of(flow):
+        collector = GarbageCollector(store, name, selection, _tags, is_dry_run=is_dry_run)
+        collected = collector.collect()
+        if flow is not None or collector.is_flow:
+            found.append((store.url, collected))
     return found
 
 

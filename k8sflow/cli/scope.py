@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import click
+
 from k8sflow import config, debug_log
 from k8sflow.errors import NotFoundError
 from k8sflow.flow.spec import FlowSpec
@@ -111,6 +113,35 @@ class Scope:
         from k8sflow.runtime.lookup import flow_names  # noqa: PLC0415  as above
 
         return flow_names(self.stores())
+
+    def folders_of(self, flow: str | None) -> list[tuple[ObjectStore, str]]:
+        """The stores that have objects of a flow, also after its last run was deleted, or of any that may be one.
+
+        Args:
+            flow: The flow; None for all.
+
+        Raises:
+            NotFoundError: There is no such flow.
+        """
+        from k8sflow.storage.layout import may_be_flow  # noqa: PLC0415  as above
+
+        found = [(store, name) for store in self.stores() for name in store.list_folders("") if may_be_flow(name)]
+        if flow is not None:
+            found = [each for each in found if each[1] == flow]
+            if not found:
+                self.runs_of(flow)  # which says what there is instead
+        return found
+
+    @staticmethod
+    def flow_argument() -> click.Argument:
+        """The argument of a command for one flow or all; an empty text is refused, as of a variable that isn't set."""
+
+        def given(context: click.Context, argument: click.Parameter, value: str | None) -> str | None:
+            if value is not None and not value.strip():
+                raise click.BadParameter("it is empty. Without it, all flows are meant.", context, argument)
+            return value
+
+        return click.Argument(["flow"], required=False, callback=given)
 
     def runs_of(self, flow: str, *, everyone: bool = True) -> Flow:
         """The runs of a flow; without ``everyone`` those of the namespace.

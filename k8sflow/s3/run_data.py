@@ -11,10 +11,7 @@ from k8sflow.errors import ConfigurationError, S3Error
 from k8sflow.flow.current import current, run_records
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.s3 import urls
-
-# The folder of a flow with the users' objects. Not among the runs: gc deletes what is there and belongs to no run of
-# the bucket, and the records of a run may be in a folder of some machine.
-DATA = "data"
+from k8sflow.storage.layout import DATA
 
 
 def settings() -> config.Settings:

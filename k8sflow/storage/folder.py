@@ -6,6 +6,7 @@ import contextlib
 import errno
 import mmap
 import os
+import re
 import secrets
 import stat
 import time
@@ -21,6 +22,7 @@ from k8sflow.storage.objects import Buffer, ObjectInfo
 _MAP_FROM_BYTES = 1 << 16
 # Unfinished files have names with this prefix. A crash may leave some behind; readers skip them.
 _UNFINISHED = ".tmp-"
+_UNFINISHED_NAME = re.compile(r"\.tmp-[0-9a-f]{16}")
 _TRIES = 100
 
 
@@ -105,7 +107,7 @@ class FolderStore:
             return True
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Deletes files, and the folders that are empty then."""
+        """Deletes files, and the folders below the root that are empty then."""
         for key in keys:
             path = self.root / key
             try:
@@ -116,7 +118,9 @@ class FolderStore:
                 raise _refused("deleted", path, error) from error
         for folder in {(self.root / key).parent for key in keys}:
             with contextlib.suppress(OSError):  # it has other files, or another process was faster
-                os.removedirs(folder)
+                while folder != self.root:
+                    folder.rmdir()
+                    folder = folder.parent  # noqa: PLW2901  upwards
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if the file exists, and has the size, if one is given."""
@@ -244,14 +248,22 @@ class FolderLog:
             self._file.close()
 
 
-def unfinished_files(folder: Path) -> list[Path]:
-    """The temporary files below a folder that a killed process left behind: they are older than a day."""
+def unfinished_files(root: Path, below: str) -> list[str]:
+    """The temporary files that killed processes left behind in a store: they are older than a day.
+
+    Args:
+        root: The folder of the store.
+        below: The folder in it to search.
+
+    Returns:
+        Their paths below the root.
+    """
     before = time.time() - 24 * 3600
     found = []
-    for directory, _, names in os.walk(folder):
-        for path in (Path(directory, name) for name in names if name.startswith(_UNFINISHED)):
+    for directory, _, names in os.walk(root / below):
+        for path in (Path(directory, name) for name in names if _UNFINISHED_NAME.fullmatch(name)):
             with contextlib.suppress(FileNotFoundError):  # it was finished just now
-                found += [path] if path.stat().st_mtime < before else []
+                found += [path.relative_to(root).as_posix()] if path.stat().st_mtime < before else []
     return found
 
 

@@ -10,7 +10,8 @@ A run is deleted in three phases, so that a run which resumes it at the same tim
 The marks of a gc that died are an hour old. If it had started to delete the run, the next gc deletes the rest of it;
 else it takes the mark back, and the run is like any other.
 
-Blobs are deleted as ``storage/condemned.py`` describes, after all references of the remaining runs were read.
+Then ``storage/sweep.py`` deletes blobs, as ``storage/condemned.py`` describes, after all references of the remaining
+runs were read.
 """
 
 from __future__ import annotations
@@ -18,30 +19,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
 from k8sflow.errors import RunError, StorageError
-from k8sflow.storage.condemned import GRACE_SECONDS, condemned_prefix
-from k8sflow.storage.folder import unfinished_files
 from k8sflow.storage.lease import FolderLease, folder_lease_of, lease_of
-from k8sflow.storage.objects import ObjectInfo, ObjectStore
+from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord, dump
-from k8sflow.storage.references import blobs_of, is_referring
 from k8sflow.storage.run_store import MARKS, RUNS, SPINS, RunStore
+from k8sflow.storage.sweep import OLD_MARK_SECONDS, Collected, Sweep, each_of, index_of
 
-_BATCH = 500
 _ENDED_LONG_AGO_SECONDS = _STARTING_SECONDS = 24 * 3600.0
 _LONGEST_TRIAL_SECONDS = 7 * 24 * 3600.0
-_OLD_MARK_SECONDS = 3600.0
 _STARTED = ".started.json"
-# A writer takes a gc for dead that has announced a deletion for two minutes (storage/condemned.py).
-_MOST_SECONDS_TO_DELETE = 60.0
 # A lease that is held takes a file descriptor.
 _MOST_LEASES = 100
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -63,33 +54,6 @@ class KnownRun:
 
 # Chooses the runs that may be deleted, from all runs of a flow.
 Select = Callable[[Sequence[KnownRun]], Sequence[KnownRun]]
-
-
-@dataclass
-class Collected:
-    """The objects that a gc deleted, or would delete, of one flow.
-
-    Args:
-        flow: The flow.
-        runs: The pathspecs of the runs, with their sizes in bytes.
-        blobs: The number of blobs.
-        blob_bytes: Their size.
-        young_blobs: The number of unreferenced blobs that a later gc will delete: they are younger than a day.
-        young_bytes: Their size.
-        leftovers: The number of other objects: index entries and remains of runs that no longer exist.
-        needed: The selected runs that are kept, and why.
-        problem: Why nothing, or no blob, of the flow was deleted; empty if there was no problem.
-    """
-
-    flow: str
-    runs: dict[str, int] = field(default_factory=dict)
-    blobs: int = 0
-    blob_bytes: int = 0
-    young_blobs: int = 0
-    young_bytes: int = 0
-    leftovers: int = 0
-    needed: dict[str, str] = field(default_factory=dict)
-    problem: str = ""
 
 
 class GarbageCollector:
@@ -128,48 +92,57 @@ class GarbageCollector:
             StorageError: The store can't be reached, or refuses.
         """
         leases: list[FolderLease] = []
-        indexed = self._indexed()
+        indexed = index_of(self._store, self._flow)
         try:
             records = self._all_records()
-            runs = self._each(self._known, list(records.values()))
+            known = each_of(self._store, self._known, list(records.values()))
+            runs = [run for run in known if run is not None]
             chosen = self._deletable([*self._select(runs), *filter(self._is_half_deleted, runs)], leases)
             chosen = self._without_needed(chosen, records)
             if not self._is_dry_run:
-                self._each(lambda run: self._store.put(self._mark(run), [dump({})]), list(chosen.values()))
+                each_of(self._store, lambda run: self._store.put(self._mark(run), [dump({})]), list(chosen.values()))
                 chosen = self._without_needed(chosen, self._all_records())
         except _UnreadableError as error:
             self._found.problem = f"nothing is deleted: {error}"
             return self._found
         else:
-            self._delete_runs(list(chosen.values()))
-            self._sweep(set(chosen), indexed)
+            deleted = self._delete_runs(list(chosen.values()))
+            Sweep(self._store, self._found, self._me, is_dry_run=self._is_dry_run).run(deleted, indexed)
             return self._found
         finally:
             for lease in leases:
                 lease.release()
 
+    @property
+    def is_flow(self) -> bool:
+        """True if the folder had objects of k8sflow."""
+        return bool(self._records) or self._found != Collected(self._flow)
+
     def _mark(self, run: RunStore) -> str:
         return f"{run.prefix}/{MARKS}{self._me}.json"
 
-    def _each(self, call: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """Calls a function for each item, in parallel if the store allows it."""
-        if self._store.parallel_reads == 1:
-            return [call(item) for item in items]
-        with ThreadPoolExecutor(self._store.parallel_reads) as pool:
-            return list(pool.map(call, items))
-
     # ------------------------------------------------------------------ runs
 
-    def _known(self, run: tuple[RunStore, RunRecord]) -> KnownRun:
+    def _known(self, run: tuple[RunStore, RunRecord]) -> KnownRun | None:
+        """A run with its end and its tags; None if another gc has deleted it meanwhile.
+
+        Raises:
+            _UnreadableError: They can't be read.
+        """
         run_store, record = run
-        outcome = run_store.read_run_outcome()
-        ended = outcome.finished if outcome is not None else None
-        return KnownRun(run_store, record, ended, self._tags_of(run_store, record))
+        try:
+            outcome = run_store.read_run_outcome()
+            tags = self._tags_of(run_store, record)
+        except (RunError, StorageError) as error:
+            if not self._store.exists(f"{run_store.prefix}/run.json"):
+                return None
+            raise _UnreadableError(str(error)) from error
+        return KnownRun(run_store, record, outcome.finished if outcome is not None else None, tags)
 
     def _is_half_deleted(self, run: KnownRun) -> bool:
         """True if a gc has died while it deleted the run; the mark of one that died before that is taken back."""
         marks = list(self._store.list_objects(f"{run.run_store.prefix}/{MARKS}"))
-        old = [mark.key for mark in marks if mark.age > _OLD_MARK_SECONDS]
+        old = [mark.key for mark in marks if mark.age > OLD_MARK_SECONDS]
         if any(key.endswith(_STARTED) for key in old):
             return True
         if old and not self._is_dry_run and not any(mark.key.endswith(_STARTED) for mark in marks):
@@ -256,22 +229,29 @@ class GarbageCollector:
             self._found.needed[chosen[prefix].pathspec] = f"{needed[prefix]} refers to it"
             if not self._is_dry_run:
                 marks = self._store.list_objects(f"{prefix}/{MARKS}")
-                old = [mark.key for mark in marks if mark.age > _OLD_MARK_SECONDS]
+                old = [mark.key for mark in marks if mark.age > OLD_MARK_SECONDS]
                 self._store.delete([self._mark(chosen[prefix]), *old])
         return {prefix: run for prefix, run in chosen.items() if prefix not in needed}
 
     def _origin(self, record: RunRecord) -> str | None:
         return f"{self._flow}/{RUNS}/{record.origin_run_id}" if record.origin_run_id else None
 
-    def _delete_runs(self, runs: Sequence[RunStore]) -> None:
-        """Deletes runs: the entries in the index first, the record last, so that an interrupted gc can continue."""
+    def _delete_runs(self, runs: Sequence[RunStore]) -> set[str]:
+        """Deletes runs: the entries in the index first, the record last, so that an interrupted gc can continue.
+
+        Returns:
+            The prefixes of those that were deleted, or would be.
+        """
+        deleted = set()
         for run in runs:
             objects = list(self._store.list_objects(f"{run.prefix}/"))
             own = (
                 each for each in objects if not each.key.startswith((f"{run.prefix}/{MARKS}", f"{run.prefix}/driver."))
             )
             self._found.runs[run.pathspec] = sum(each.size for each in own)
-            if self._is_dry_run or not self._start(run):
+            if self._is_dry_run or self._start(run):
+                deleted.add(run.prefix)
+            if self._is_dry_run or run.prefix not in deleted:
                 continue
             marks, entries = f"{run.prefix}/{MARKS}", list(self._store.list_keys(f"{self._flow}/index/{run.run}/"))
             if run.folder == RUNS and entries:
@@ -280,6 +260,7 @@ class GarbageCollector:
             for keys in (first, [f"{run.prefix}/run.json"], list(self._store.list_keys(marks))):
                 if keys:
                     self._store.delete(keys)
+        return deleted
 
     def _start(self, run: RunStore) -> bool:
         """Says that the run is deleted from now on; False if another gc took this one for dead, and its mark back."""
@@ -291,74 +272,6 @@ class GarbageCollector:
         del self._found.runs[run.pathspec]
         self._found.needed[run.pathspec] = "this gc was interrupted for an hour; run it again"
         return False
-
-    # ------------------------------------------------------------------ blobs and leftovers
-
-    def _indexed(self) -> list[str]:
-        """The keys of the index, listed before the runs: each run in it existed then."""
-        return list(self._store.list_keys(f"{self._flow}/index/"))
-
-    def _sweep(self, deleted: set[str], indexed: Sequence[str]) -> None:
-        """Deletes the blobs to which no record refers, and the remains of runs without a record.
-
-        Args:
-            deleted: The prefixes of the runs that were deleted, or would be.
-            indexed: The keys of the index, as they were before the runs were listed.
-        """
-        records, remains, runs = [], [], set()
-        for folder in (RUNS, SPINS):
-            for each in self._store.list_objects(f"{self._flow}/{folder}/"):
-                run = "/".join(each.key.split("/")[:3])
-                if run in deleted:
-                    continue
-                if each.key == f"{run}/run.json":
-                    runs.add(run)
-                records += [each.key] if is_referring(each.key) else []
-                remains.append((run, each))
-        lost = [each.key for run, each in remains if run not in runs and each.age > GRACE_SECONDS]
-        lost += [key for key in indexed if f"{self._flow}/{RUNS}/{key.split('/')[2]}" not in runs | deleted]
-        condemned = self._store.list_objects(condemned_prefix(self._flow))
-        lost += [each.key for each in condemned if each.age > _OLD_MARK_SECONDS]
-        unfinished = [] if self._store.folder is None else unfinished_files(self._store.folder / self._flow)
-        self._found.leftovers = len(lost) + len(unfinished)
-        if not self._is_dry_run:
-            if lost:
-                self._store.delete(lost)
-            for path in unfinished:
-                path.unlink(missing_ok=True)
-        try:
-            referenced = set().union(*blobs_of(self._store, records).values())
-        except StorageError as error:
-            self._found.problem = f"no blob is deleted, since it is not known which are needed: {error}"
-            return
-        unused = [each for each in self._store.list_objects(f"{self._flow}/blobs/") if _name(each) not in referenced]
-        old = [each for each in unused if each.age > GRACE_SECONDS]
-        self._found.young_blobs = len(unused) - len(old)
-        self._found.young_bytes = sum(each.size for each in unused) - sum(each.size for each in old)
-        for start in range(0, len(old), _BATCH):
-            self._delete_blobs(old[start : start + _BATCH])
-
-    def _delete_blobs(self, blobs: Sequence[ObjectInfo]) -> None:
-        if self._is_dry_run:
-            self._count(blobs)
-            return
-        marks = [f"{condemned_prefix(self._flow, _name(each))}{self._me}" for each in blobs]
-        since = time.time()  # which counts the time that a suspended machine sleeps
-        try:
-            self._each(lambda mark: self._store.put(mark, [b"{}"]), marks)
-            ages = self._each(lambda each: self._store.age(each.key, each.size), blobs)
-            still_old = [e for e, age in zip(blobs, ages, strict=True) if age is not None and age > GRACE_SECONDS]
-            if time.time() - since > _MOST_SECONDS_TO_DELETE:
-                return  # a writer may no longer wait for this gc; the next one deletes them
-            if still_old:
-                self._store.delete([each.key for each in still_old])
-            self._count(still_old)
-        finally:
-            self._store.delete(marks)
-
-    def _count(self, blobs: Sequence[ObjectInfo]) -> None:
-        self._found.blobs += len(blobs)
-        self._found.blob_bytes += sum(each.size for each in blobs)
 
 
 class _UnreadableError(Exception):
@@ -393,7 +306,3 @@ def _why_held(run: KnownRun, *, is_certain: bool) -> str:
         return "" if is_free else f"it has no end, and its driver, {holder or 'another process'}, may be alive"
     has_long_ended = time.time() - run.ended > _ENDED_LONG_AGO_SECONDS
     return "" if is_over or has_long_ended else f"it has just ended, and is still driven by {holder}"
-
-
-def _name(blob: ObjectInfo) -> str:
-    return blob.key.rpartition("/")[2]

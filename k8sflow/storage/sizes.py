@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from k8sflow.storage import layout
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RUNS, SPINS
 
@@ -22,6 +23,7 @@ class FlowSize:
         checkpoints: Bytes of the checkpoints of tasks without a result.
         blobs: The number of blobs, which have larger artifacts and code.
         blob_bytes: Their bytes.
+        data: Bytes of the users' own objects, of ``S3(run=self)``.
     """
 
     flow: str
@@ -31,33 +33,44 @@ class FlowSize:
     checkpoints: int = 0
     blobs: int = 0
     blob_bytes: int = 0
+    data: int = 0
 
     @property
     def total(self) -> int:
         """All of its bytes."""
-        return self.records + self.output + self.checkpoints + self.blob_bytes
+        return self.records + self.output + self.checkpoints + self.blob_bytes + self.data
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing of k8sflow is there: the folder is another program's."""
+        return self.total == 0
 
 
 def size_of(store: ObjectStore, flow: str) -> FlowSize:
-    """The size of a flow, from one listing of all of its objects.
+    """The size of a flow, from listings of its objects; those of other programs are not counted.
 
     Raises:
         StorageError: The store can't be reached, or refuses.
     """
     found, runs = FlowSize(flow), set()
-    for each in store.list_objects(f"{flow}/"):
-        kind, *below = each.key.removeprefix(f"{flow}/").split("/")
-        if kind == "blobs":
+    for each in store.list_objects(f"{flow}/blobs/"):
+        if layout.is_blob(each.key):
             found.blobs += 1
             found.blob_bytes += each.size
-            continue
-        if kind in {RUNS, SPINS}:
-            runs.add((kind, *below[:1]))
-        if "/checkpoint/" in each.key:
-            found.checkpoints += each.size
-        elif each.key.rpartition("/")[2].startswith(_STREAMS):
-            found.output += each.size
-        else:
-            found.records += each.size
+    for folder in (RUNS, SPINS):
+        for each in store.list_objects(f"{flow}/{folder}/"):
+            if not layout.is_of_run(each.key):
+                continue
+            runs.add("/".join(each.key.split("/")[:3]))
+            if layout.is_checkpoint(each.key):
+                found.checkpoints += each.size
+            elif each.key.rpartition("/")[2].startswith(_STREAMS):
+                found.output += each.size
+            else:
+                found.records += each.size
+    for name, is_ours in (("index", layout.is_of_index), ("condemned", layout.is_condemned)):
+        found.records += sum(each.size for each in store.list_objects(f"{flow}/{name}/") if is_ours(each.key))
     found.runs = len(runs)
+    if not found.is_empty or any(map(layout.is_run_id, store.list_folders(f"{flow}/{layout.DATA}/"))):
+        found.data = sum(each.size for each in store.list_objects(f"{flow}/{layout.DATA}/"))
     return found

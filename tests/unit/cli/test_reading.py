@@ -461,3 +461,18 @@ def test_gc_deletes_the_runs_that_meet_all_options(ours: Call, everywhere: Call,
     assert after["total"] < before["total"]
     assert "artifacts" in everywhere("du").stdout
     assert "there is no run of a flow 'Other'" in everywhere("gc", "Other", code=1).output
+    for command in ("gc", "du"):  # as of a variable that is not set
+        assert "it is empty. Without it, all flows are meant." in everywhere(command, "", code=2).output
+    assert "F/" in ours("gc", "--keep", "0").stdout
+    assert "0 runs deleted" in ours("gc").stdout  # there may be blobs, which are deleted a day later
+
+
+def test_gc_fails_if_it_can_not_delete_what_it_should(ours: Call, everywhere: Call, tmp_path: Path) -> None:
+    """So that a scheduled one is noticed; folders that are not a flow's are not shown."""
+    (tmp_path / "store" / "notes" / "runs" / "1").mkdir(parents=True)
+    (tmp_path / "store" / "notes" / "runs" / "1" / "x").write_text("mine")
+    assert "notes" not in everywhere("gc").stdout
+    assert "notes" not in everywhere("du").stdout
+    _store(tmp_path, OLD).store.put(f"F/runs/{OLD}/run.json", [b"nonsense"])
+    assert f"nothing is deleted: F/runs/{OLD}/run.json" in ours("gc", "--keep", "0", code=1).output
+    assert "nothing is deleted" in ours("gc", "--keep", "0", "--json", code=1).stdout

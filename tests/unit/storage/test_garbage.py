@@ -21,16 +21,18 @@ from k8sflow.storage.artifacts import ArtifactStore, blob_key
 from k8sflow.storage.clones import put_commits, read_commits
 from k8sflow.storage.condemned import condemned_prefix
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.garbage import Collected, GarbageCollector, KnownRun
+from k8sflow.storage.garbage import GarbageCollector, KnownRun
 from k8sflow.storage.lease import lease_of
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import MARKS, SPINS, RunStore
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.sizes import size_of
+from k8sflow.storage.sweep import Collected
 from tests import s3server
 
 DAY = 86400.0
+OLD_FILE, NEW_FILE = f".tmp-{'0' * 16}", f".tmp-{'1' * 16}"
 
 
 class Aged:
@@ -77,9 +79,13 @@ class Aged:
         return self.collect_by(lambda found: [run for run in found if run.run_store.run in runs], is_dry_run=is_dry_run)
 
     def collect_by(
-        self, select: Callable[[Sequence[KnownRun]], Sequence[KnownRun]], *, is_dry_run: bool = False
+        self,
+        select: Callable[[Sequence[KnownRun]], Sequence[KnownRun]],
+        *,
+        is_dry_run: bool = False,
+        tags_of: Callable[[RunStore, RunRecord], frozenset[str]] = lambda *_: frozenset(),
     ) -> Collected:
-        return GarbageCollector(self.store, "F", select, lambda *_: frozenset(), is_dry_run=is_dry_run).collect()
+        return GarbageCollector(self.store, "F", select, tags_of, is_dry_run=is_dry_run).collect()
 
     @property
     def runs(self) -> list[str]:
@@ -101,6 +107,10 @@ def aged(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         store = S3Store(f"s3://{s3server.BUCKET}", endpoint=server.endpoint, region="us-east-1")
         yield Aged(store, tmp_path / s3server.BUCKET)
         store.close()
+
+
+def _tags(run: RunStore, _: RunRecord) -> frozenset[str]:
+    return frozenset(run.read_tags())
 
 
 def _large(letter: str) -> bytes:
@@ -255,16 +265,17 @@ def test_the_mark_of_a_gc_that_died_before_it_deleted_anything_is_taken_back(age
 
 def test_a_gc_whose_mark_was_taken_back_deletes_nothing(aged: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was stopped for an hour: meanwhile the run may have been resumed."""
-    aged.run("old")
+    run_store = aged.run("old", [_large("x")])
+    aged.age("F/blobs/")
     delete_runs = GarbageCollector._delete_runs
     stops = [True]
 
-    def stopped(self: GarbageCollector, runs: Sequence[RunStore]) -> None:
+    def stopped(self: GarbageCollector, runs: Sequence[RunStore]) -> set[str]:
         if stops and stops.pop():
             aged.age(f"F/runs/old/{MARKS}")
             aged.collect()
             aged.run("new", origin="old")
-        delete_runs(self, runs)
+        return delete_runs(self, runs)
 
     monkeypatch.setattr(GarbageCollector, "_delete_runs", stopped)
     found = aged.collect("old")
@@ -272,6 +283,57 @@ def test_a_gc_whose_mark_was_taken_back_deletes_nothing(aged: Aged, monkeypatch:
     assert "interrupted" in found.needed["F/old"]
     assert aged.runs == ["new", "old"]
     assert list(aged.store.list_keys(f"F/runs/old/{MARKS}")) == []
+    commit = run_store.read_commit("start", "0")
+    assert commit is not None
+    assert aged.artifacts.load(commit.artifacts["value0"], "x") == _large("x")
+
+
+FOREIGN = (
+    "F/runs/2024/model.bin",
+    "F/runs/2024/trace/events",
+    "F/runs/2024/tasks/load/report.json",
+    "F/blobs/ab/thing.txt",
+    "F/blobs/ab/" + "cd" * 32,
+    "F/index/x/a",
+    "F/condemned/z/q",
+    "F/data/1/words",
+    "F/spins/x",
+)
+
+
+def test_objects_of_other_programs_stay(aged: Aged) -> None:
+    """A bucket may have them below the folders that a flow has, too; ``du`` counts only those that are a flow's."""
+    for key in FOREIGN:
+        aged.store.put(key, [b"precious"])
+    aged.age("F/")
+    assert aged.collect() == Collected("F")
+    assert not GarbageCollector(aged.store, "F", lambda _: [], lambda *_: frozenset()).is_flow
+    assert size_of(aged.store, "F").is_empty
+    aged.run("old", [_large("x")])
+    aged.age("F/")
+    assert (aged.collect("old").blobs, size_of(aged.store, "F").total) == (1, 0)
+    assert sorted(aged.store.list_keys("F/")) == sorted(FOREIGN)
+    aged.store.put("F/data/20260102-000000-000000/x", [b"words"])
+    assert size_of(aged.store, "F").data == len(b"preciouswords")
+
+
+def test_a_folder_around_the_store_stays(tmp_path: Path) -> None:
+    """Even if it is empty, once the last run was deleted: it may be the folder of another user, or a mount point."""
+    aged = Aged(FolderStore(str(tmp_path / "disk" / "store")), tmp_path / "disk" / "store")
+    aged.run("old")
+    assert set(aged.collect("old").runs) == {"F/old"}
+    assert list((tmp_path / "disk").iterdir()) == [tmp_path / "disk" / "store"]
+    assert list((tmp_path / "disk" / "store").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["outcome.json", "tags/00000001.json"])
+def test_a_run_whose_end_or_tags_can_not_be_read_is_kept(aged: Aged, name: str) -> None:
+    """It is not known whether the options select it."""
+    aged.run("old", [_large("a")])
+    aged.store.put(f"F/runs/old/{name}", [b"nonsense"])
+    found = aged.collect_by(list, tags_of=_tags)
+    assert found.problem.startswith(f"nothing is deleted: F/runs/old/{name}")
+    assert aged.runs == ["old"]
 
 
 def test_a_gc_that_was_slow_deletes_no_blob(aged: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +341,7 @@ def test_a_gc_that_was_slow_deletes_no_blob(aged: Aged, monkeypatch: pytest.Monk
     aged.run("old", [_large("x")])
     aged.age("F/blobs/")
     with monkeypatch.context() as slow:
-        slow.setattr("k8sflow.storage.garbage._MOST_SECONDS_TO_DELETE", -1.0)
+        slow.setattr("k8sflow.storage.sweep._MOST_SECONDS_TO_DELETE", -1.0)
         assert aged.collect("old").blobs == 0
     assert len(aged.blobs()) == 1
     assert list(aged.store.list_keys("F/condemned/")) == []
@@ -291,16 +353,16 @@ def test_remains_are_deleted(aged: Aged) -> None:
     aged.run("good")
     aged.store.put("F/runs/lost/tasks/start/0/0/stdout", [b"x"])
     aged.store.put("F/runs/young/outcome.json", [b"x"])
-    aged.store.put("F/condemned/ab/dead", [b"x"])
+    aged.store.put(f"F/condemned/{'ab' * 32}/dead", [b"x"])
     aged.age("F/runs/lost/")
     aged.age("F/condemned/")
     if aged.store.folder is not None:
-        for name in (".tmp-old", ".tmp-new"):
+        for name in (OLD_FILE, NEW_FILE):
             (aged.store.folder / "F" / "blobs" / "ab").mkdir(parents=True, exist_ok=True)
             (aged.store.folder / "F" / "blobs" / "ab" / name).write_bytes(b"half")
-        os.utime(aged.store.folder / "F" / "blobs" / "ab" / ".tmp-old", (1e9, 1e9))
+        os.utime(aged.store.folder / "F" / "blobs" / "ab" / OLD_FILE, (1e9, 1e9))
     assert aged.collect().leftovers == (3 if aged.store.folder else 2)
-    assert not aged.store.folder or [path.name for path in aged.store.folder.rglob(".tmp-*")] == [".tmp-new"]
+    assert not aged.store.folder or [path.name for path in aged.store.folder.rglob(".tmp-*")] == [NEW_FILE]
     assert aged.runs == ["good", "young"]
     assert list(aged.store.list_keys("F/condemned/")) == []
 
@@ -311,8 +373,9 @@ def test_sizes_are_those_of_all_objects(aged: Aged) -> None:
     log.write(b"x" * 1000)
     log.close()
     aged.store.put(run_store.task_key("start", "0", "checkpoint/w/chunk"), [b"y" * 700])
+    aged.store.put("F/data/r/words", [b"z" * 300])
     found = size_of(aged.store, "F")
-    assert (found.runs, found.blobs, found.checkpoints) == (1, 2, 700)
+    assert (found.runs, found.blobs, found.checkpoints, found.data) == (1, 2, 700, 300)
     assert 1000 < found.output < 1100
     assert found.blob_bytes > 10_000
     assert found.total == sum(each.size for each in aged.store.list_objects("F/"))
@@ -368,7 +431,7 @@ def _race(aged: Aged, rounds: int) -> int:
 
         def collect(is_over: threading.Event = is_over) -> None:
             while not is_over.is_set():
-                found = aged.collect_by(_all_but_two)
+                found = aged.collect_by(_all_but_two, tags_of=_tags)
                 assert not found.problem
 
         with ThreadPoolExecutor(6) as pool:

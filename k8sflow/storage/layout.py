@@ -1,0 +1,65 @@
+"""The keys that k8sflow writes below the folder of a flow.
+
+A bucket may have objects of other programs, and some have folders with the same names, such as ``mlflow/runs/``.
+What deletes or counts objects takes only those for k8sflow's that have one of these keys.
+"""
+
+from __future__ import annotations
+
+import re
+
+# The folder of a flow with the users' objects. Not among the runs: gc deletes what is there and belongs to no run of
+# the bucket, and the records of a run may be in a folder of some machine.
+DATA = "data"
+_RUN = r"[^/]+"
+_RUN_ID = re.compile(r"\d{8}-\d{6}-\d{6}")
+_TASK = r"tasks/[^/]+/\d+(?:\.\d+)*(?:-\d+)?"
+_BLOB = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
+_OF_RUN = re.compile(
+    rf"(?:runs|spins)/{_RUN}/(?:"
+    r"(?:run|outcome|cancel|cloned)\.json|driver\.lock|drivers/\d+\.json|tags/\d+\.json"
+    r"|deleting/[^/]+\.json|ends/[^/]+/\d[^/]*_a\d+_s[^/]+|trace/\d{8}-[^/]+"
+    rf"|{_TASK}/(?:commit\.json|checkpoint/.+|\d+/.+))"
+)
+_CHECKPOINT = re.compile(rf"(?:runs|spins)/{_RUN}/{_TASK}/checkpoint/.+")
+_INDEX = re.compile(rf"index/{_RUN}/(?:started/=.*|(?:ended|tags)/[0-9a-f]+/(?:-|=.*))")
+_CONDEMNED = re.compile(r"condemned/[0-9a-f]{64}/[0-9a-f]+")
+
+
+def may_be_flow(name: str) -> bool:
+    """True if a folder in the root of a store may be that of a flow, which has the name of a class."""
+    return name.isidentifier()
+
+
+def is_run_id(name: str) -> bool:
+    """True if a name is the id of a run that no user has chosen."""
+    return _RUN_ID.fullmatch(name) is not None
+
+
+def is_blob(key: str) -> bool:
+    """True if a key, with the flow in front, is that of a blob."""
+    return _BLOB.fullmatch(_below_flow(key)) is not None
+
+
+def is_of_run(key: str) -> bool:
+    """True if a key is that of a record, of output or of another object of a run, or of a trial task of ``spin``."""
+    return _OF_RUN.fullmatch(_below_flow(key)) is not None
+
+
+def is_checkpoint(key: str) -> bool:
+    """True if a key is that of a part of a task's checkpoint."""
+    return _CHECKPOINT.fullmatch(_below_flow(key)) is not None
+
+
+def is_of_index(key: str) -> bool:
+    """True if a key is that of an entry in the index of runs."""
+    return _INDEX.fullmatch(_below_flow(key)) is not None
+
+
+def is_condemned(key: str) -> bool:
+    """True if a key is that of an announcement that a gc is about to delete a blob."""
+    return _CONDEMNED.fullmatch(_below_flow(key)) is not None
+
+
+def _below_flow(key: str) -> str:
+    return key.partition("/")[2]
