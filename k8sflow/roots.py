@@ -52,6 +52,12 @@ def checked(root: str, source: str) -> str:
         raise ConfigurationError(
             f"{source} is {root!r}, which does not name a bucket.", advice="Use s3://bucket or s3://bucket/prefix."
         )
+    if {".", ".."} & set(found.split("/")):
+        raise ConfigurationError(
+            f"{source} is {root!r}, which has a part '.' or '..'.",
+            cause="In a bucket, these are names and not ways, and many servers refuse them.",
+            advice="Write the prefix without them.",
+        )
     return found
 
 
@@ -100,6 +106,10 @@ def datastore(values: Sequence[str], root: Callable[[], str], working: Path | st
         raise ConfigurationError(
             f"--datastore is given more than once, as {given}.",
             advice="Give one location: --datastore s3://bucket/prefix, or a folder.",
+        )
+    if locations and not locations[0].strip():
+        raise ConfigurationError(
+            "--datastore is empty.", advice="Give a folder or s3://bucket/prefix, or leave the option out."
         )
     found = absolute(locations[0], working or started.FOLDER, "--datastore (K8SFLOW_DATASTORE)") if locations else None
     if kinds and kinds[0] != ("s3" if is_bucket(found or root()) else "local"):

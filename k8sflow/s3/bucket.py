@@ -5,37 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from k8sflow.errors import (
-    AccessError,
-    BucketNotFoundError,
-    ConfigurationError,
-    K8sflowError,
-    ObjectNotFoundError,
-    OutageError,
-    S3RangeError,
-    StorageError,
-    UnreachableError,
-)
 from k8sflow.s3.urls import Location
 from k8sflow.s3_options import S3Options
-from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, patient
 from k8sflow.storage.s3_client import NoAnswerError, NoKeysError, Reading, RefusedError, S3Client
 from k8sflow.storage.s3_http import plain_client
+from k8sflow.storage.s3_translation import NOT_FOUND, TAKEN, Hints, Translation
 
 # Simultaneous requests of one call.
 PARALLEL = 32
-_NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
-_NO_SUCH_RANGE = {"416", "InvalidRange"}
-_TAKEN = {"412", "PreconditionFailed"}
-_UNDECIDED = {"409", "ConditionalRequestConflict"}
-_BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}
-_OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "301"}
-_TOO_LARGE = "MetadataTooLarge"
-_SERVER_ERROR = 500
+_HINTS = Hints(
+    endpoint="Check the setting endpoint (K8SFLOW_ENDPOINT), or S3(endpoint=…).",
+    bucket="Create it, or correct the URL; the setting endpoint (K8SFLOW_ENDPOINT) names another server.",
+    region="Set the region of the bucket: K8SFLOW_REGION, or S3(region=…).",
+    missing="Set return_missing=True to get it as an object that does not exist.",
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +54,7 @@ class Bucket:
         self, name: str, endpoint: str | None, region: str | None, patience: Patience, options: S3Options
     ) -> None:
         self.name = name
-        self._server = endpoint or "AWS S3"
+        self._translation = Translation(name, endpoint, _HINTS)
         self.patience = patience
         self._client = _client(name, endpoint, region, options)
         self._is_known = False
@@ -88,7 +76,7 @@ class Bucket:
             try:
                 found = self._client.info(key)
             except RefusedError as error:
-                if error.code in _NOT_FOUND and not self._is_known:
+                if error.code in NOT_FOUND and not self._is_known:
                     self._check()
                 raise
         self._is_known = True
@@ -154,61 +142,9 @@ class Bucket:
             if error.code == "NoSuchBucket":
                 raise
 
-    @contextlib.contextmanager
-    def translated(self, key: str) -> Iterator[None]:
+    def translated(self, key: str) -> AbstractContextManager[None]:
         """Translates the client's errors into k8sflow's."""
-        url = Location(self.name, key).url
-        try:
-            yield
-        except NoKeysError as error:
-            raise AccessError(
-                f"there are no keys for {url} at {self._server}: {error}.",
-                advice="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-            ) from error
-        except RefusedError as error:
-            raise self._error_of(error, url) from error
-        except NoAnswerError as error:
-            kind = UnreachableError if error.is_unreachable else OutageError
-            raise kind(
-                f"{self._server} can't be reached for {url}: {error}.",
-                cause="The server is down, or the endpoint is wrong.",
-                advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or S3(endpoint=…).",
-            ) from error
-        except ValueError as error:  # boto3's, as for a key that it can't send
-            raise StorageError(f"{url} at {self._server}: {error}") from error
-
-    def _error_of(self, error: RefusedError, url: str) -> K8sflowError:
-        code = error.code
-        if code == "NoSuchBucket":
-            return BucketNotFoundError(
-                f"there is no bucket {self.name!r} at {self._server}, for {url}.",
-                advice="Create it, or correct the URL; the setting endpoint (K8SFLOW_ENDPOINT) names another server.",
-            )
-        if code in _NOT_FOUND:
-            return ObjectNotFoundError(
-                f"there is no {url}.", advice="Set return_missing=True to get it as an object that does not exist."
-            )
-        if code in _NO_SUCH_RANGE:
-            return S3RangeError(f"{url} has none of the bytes of the range.", advice="S3.info(key).size is its size.")
-        if code in s3_errors.EXPIRED and self._client.renew():
-            return OutageError(f"{self._server} didn't accept the keys for {url}, which had expired ({code}).")
-        return self._refusal(error, url)
-
-    def _refusal(self, error: RefusedError, url: str) -> K8sflowError:
-        code = error.code
-        found: AccessError | ConfigurationError | None
-        for found in (
-            s3_errors.refused_keys(code, self._server, url),
-            s3_errors.wrong_clock(code, error.date, f"{self._server} refuses {url}"),
-            s3_errors.denied(code, self._server, url),
-        ):
-            if found is not None:
-                return found
-        is_outage = error.status >= _SERVER_ERROR or code in _BROKEN_OFF | _UNDECIDED
-        advice = "Set the region of the bucket: K8SFLOW_REGION, or S3(region=…)." if code in _OTHER_REGION else ""
-        if code == _TOO_LARGE:
-            advice = "S3 keeps 2 kB of metadata for an object: store more than that in an object of its own."
-        return (OutageError if is_outage else StorageError)(f"{self._server} refused {url}: {error}", advice=advice)
+        return self._translation.of(self._client, Location(self.name, key).url)
 
 
 @contextlib.contextmanager
@@ -218,7 +154,7 @@ def _taken_by_others() -> Iterator[list[str]]:
     try:
         yield taken
     except RefusedError as error:
-        if error.code not in _TAKEN:
+        if error.code not in TAKEN:
             raise
         taken.append(error.code)
 

@@ -160,11 +160,18 @@ class S3:
             return_info: As of ``get``.
 
         Raises:
+            ObjectNotFoundError: An object was deleted after it was listed.
             S3UrlError: A key means nothing.
         """
         listed = self._found(_several(keys, "get_recursive"), "")
         whole = [(Location(place.bucket, found.key), "") for place, found in listed]
-        downloads = self._download(whole, return_missing=False)
+        downloads = self._download(whole, return_missing=True)
+        for (where, _), downloaded in zip(whole, downloads, strict=True):
+            if downloaded is None:
+                raise ObjectNotFoundError(
+                    f"there is no {where.url}, though it was listed.",
+                    cause="It was deleted meanwhile, or the server can't list its name as it is.",
+                )
         return [
             _object(where, place.url, downloaded, has_info=return_info)
             for (place, _), (where, _), downloaded in zip(listed, whole, downloads, strict=True)
@@ -209,7 +216,7 @@ class S3:
             S3Error: The value or the metadata can't be written.
         """
         wanted = key if isinstance(key, S3PutObject) else S3PutObject(key, obj, None, content_type, None, metadata)
-        place = urls.located(self._root, wanted.key)
+        place = urls.written(self._root, wanted.key)
         self._put(place, wanted, overwrite=overwrite)
         return place.url
 
@@ -315,7 +322,7 @@ class S3:
         return Download(self._session.bucket(place), self._session.folder())
 
     def _put_all(self, wanted: Sequence[S3PutObject], *, overwrite: bool) -> list[tuple[str, str]]:
-        items = [(urls.located(self._root, each.key), each) for each in wanted]
+        items = [(urls.written(self._root, each.key), each) for each in wanted]
         written = self._session.parallel(lambda item: self._put(*item, overwrite=overwrite), items)
         return [(each.key, place.url) for (place, each), is_written in zip(items, written, strict=True) if is_written]
 

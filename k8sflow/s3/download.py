@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex
 
-from k8sflow.errors import S3Error, S3RangeError
+from k8sflow.errors import S3Error, S3RangeError, StorageError
 from k8sflow.s3.bucket import Bucket
 from k8sflow.s3.folder import Folder
 from k8sflow.s3.objects import RangeInfo
@@ -52,6 +53,11 @@ def span_of(offset: int | None, length: int | None) -> str:
     Raises:
         S3RangeError: There is no such range.
     """
+    for number in (offset, length):
+        if number is not None and not isinstance(number, SupportsIndex):
+            raise S3RangeError(
+                f"a range is given in whole bytes, and this is {type(number).__name__}: {number!r:.100}."
+            )
     start, is_open = offset or 0, length is None or length < 0
     if length == 0 or (start < 0 and not is_open):
         raise S3RangeError(
@@ -91,6 +97,11 @@ class Download:
         with self._bucket.translated(key):
             reading = self._bucket.read(key, span)
             part = _part(reading)
+            if part is None:
+                part = RangeInfo(reading.size, 0, reading.size)
+                if not _is_all(span, reading.size):
+                    reading.close()
+                    raise self._ignored(key, span)
             if reading.size >= _LARGE_BYTES:
                 reading.close()
                 return Downloaded("", reading.size, reading.headers, part, self._folder)
@@ -122,7 +133,16 @@ class Download:
                     raise
                 url = Location(self._bucket.name, key).url
                 raise S3Error(f"{url} was replaced while it was read.", advice="Read it again.") from error
+            if _part(reading) is None:
+                reading.close()
+                raise self._ignored(key, span)
             _save(reading, path, position)
+
+    def _ignored(self, key: str, span: str) -> StorageError:
+        return StorageError(
+            f"the server ignored the range {span} of {Location(self._bucket.name, key).url}.",
+            cause="It answered with all of the object: it, or a proxy in front of it, doesn't support ranges.",
+        )
 
     @contextlib.contextmanager
     def _file(self, key: str, size: int) -> Iterator[str]:
@@ -152,8 +172,18 @@ def _save(reading: Reading, path: str, position: int) -> None:
                 written += file.write(piece[written:])
 
 
-def _part(reading: Reading) -> RangeInfo:
-    """The part of the object that the answer has."""
+def _part(reading: Reading) -> RangeInfo | None:
+    """The part of the object that the answer has; None if it is an answer with all of it."""
     if found := _CONTENT_RANGE.fullmatch(reading.headers.get("content-range", "")):
         return RangeInfo(int(found[3]), int(found[1]), reading.size)
-    return RangeInfo(reading.size, 0, reading.size)
+    return None
+
+
+def _is_all(span: str, size: int) -> bool:
+    """True if a range, as in the header ``Range``, is all of an object of this size."""
+    first, _, last = span.removeprefix("bytes=").partition("-")
+    if not span or not size:
+        return True
+    if not first:
+        return size <= int(last)
+    return int(first) == 0 and (not last or size <= int(last) + 1)

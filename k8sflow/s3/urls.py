@@ -42,7 +42,28 @@ def parsed(url: str) -> Location:
             f"{url!r} has no valid bucket: {bucket!r}." if bucket else f"{url!r} has no bucket.",
             advice="It is written as s3://bucket/key.",
         )
+    try:
+        url.encode()
+    except UnicodeEncodeError as error:
+        raise S3UrlError(f"{url!a} is not a text that UTF-8 can hold: {error.reason}.") from error
     return Location(bucket, key)
+
+
+def written(root: str | None, key: object) -> Location:
+    """The object that a key means, as ``located``, for a call that writes it.
+
+    Raises:
+        S3UrlError: It means none, or not the same one for all servers.
+    """
+    found = located(root, key)
+    if {".", ".."} & set(found.key.split("/")):
+        raise S3UrlError(
+            f"{found.url} has a part '.' or '..', which is a part of the name for some servers, and a way for others.",
+            advice="Write the key without it.",
+        )
+    if "\0" in found.key:
+        raise S3UrlError(f"{found.url!r} has a NUL character, which no server accepts.")
+    return found
 
 
 def located(root: str | None, key: object) -> Location:

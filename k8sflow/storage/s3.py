@@ -8,46 +8,29 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
+from contextlib import AbstractContextManager
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import (
-    ConfigurationError,
-    ObjectNotFoundError,
-    OutageError,
-    StorageError,
-    UnreachableError,
-)
+from k8sflow.errors import OutageError, StorageError
 from k8sflow.outages import Report
 from k8sflow.s3_options import S3Options
-from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer, ObjectInfo
 from k8sflow.storage.patience import Patience, patient
-from k8sflow.storage.s3_client import (
-    PARALLEL_PARTS,
-    PART_BYTES,
-    NoAnswerError,
-    NoKeysError,
-    Page,
-    RefusedError,
-    S3Client,
-)
+from k8sflow.storage.s3_client import PARALLEL_PARTS, PART_BYTES, Page, RefusedError, S3Client
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log, read_log
+from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, TAKEN, UNDECIDED, Hints, Translation
 
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
-_NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
-_NO_MORE = {"416", "InvalidRange"}
-_TAKEN = {"412", "PreconditionFailed"}
-# Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try.
-_UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MOST_DELETED = 1000
-_OTHER_REGION = "AuthorizationHeaderMalformed"
-_SERVER_ERROR = 500
-_BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}  # the server was restarted and lost an upload
+_HINTS = Hints(
+    endpoint="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods and jobs.",
+    bucket="Create it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
+    region="Set the region that the server expects (K8SFLOW_REGION).",
+)
 
 
 class S3Store:
@@ -82,6 +65,7 @@ class S3Store:
         self._patience = patience or Patience()
         self.options = options or S3Options()
         self._opened = _client(self.bucket, endpoint, region, self.options)
+        self._translation = Translation(self.bucket, endpoint, _HINTS)
         self._process = os.getpid()
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
 
@@ -140,7 +124,7 @@ class S3Store:
             try:
                 found = self._client.read(self.prefix + key, f"bytes={start}-")
             except RefusedError as error:
-                if error.code in _NOT_FOUND | _NO_MORE:
+                if error.code in NOT_FOUND | NO_SUCH_RANGE:
                     return b""
                 raise
             content = bytearray(found.size)
@@ -166,9 +150,9 @@ class S3Store:
                 try:
                     self._client.write(self.prefix + key, data, is_new=True)
                 except RefusedError as error:
-                    if error.code in _TAKEN:
+                    if error.code in TAKEN:
                         return False
-                    if error.code not in _UNDECIDED:
+                    if error.code not in UNDECIDED:
                         raise
                     refused = error
                     _log.debug("%s/%s: %s. Retrying in %.2f s.", self.url, key, error.code, pause_seconds)
@@ -198,7 +182,7 @@ class S3Store:
             try:
                 return size in {None, self._client.size(self.prefix + key)}
             except RefusedError as error:
-                if error.code in _NOT_FOUND:
+                if error.code in NOT_FOUND:
                     return False
                 raise
 
@@ -209,7 +193,7 @@ class S3Store:
             try:
                 found = self._client.status(self.prefix + key)
             except RefusedError as error:
-                if error.code in _NOT_FOUND:
+                if error.code in NOT_FOUND:
                     return None
                 raise
         return found.age if found.size == size else None
@@ -296,64 +280,16 @@ class S3Store:
         try:
             yield
         except RefusedError as error:
-            if error.code not in _NOT_FOUND:
+            if error.code not in NOT_FOUND:
                 raise
             raise OutageError(
                 f"{self.endpoint or 'AWS S3'} can't be used for {self.url}/{key}: "
                 f"it answers the write with {error.code}."
             ) from error
 
-    @contextlib.contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _translated(self, key: str) -> AbstractContextManager[None]:
         """Translates the client's errors into k8sflow's."""
-        where = f"{self.url}/{key}".rstrip("/")
-        server = self.endpoint or "AWS S3"
-        try:
-            yield
-        except NoKeysError as error:
-            raise ConfigurationError(
-                f"there are no keys for {self.url} at {server}: {error}.",
-                advice="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-            ) from error
-        except RefusedError as error:
-            raise self._error_of(error, where, server) from error
-        except NoAnswerError as error:
-            kind = UnreachableError if error.is_unreachable else OutageError
-            raise kind(
-                f"{server} can't be reached for {where}: {error}.",
-                cause="The server is down, or the endpoint is wrong.",
-                advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods and jobs.",
-            ) from error
-        except (ValueError, OSError) as error:
-            raise StorageError(f"{where} at {server}: {error}") from error
-
-    def _error_of(self, error: RefusedError, where: str, server: str) -> StorageError | ConfigurationError:
-        code = error.code
-        if code == "NoSuchBucket":
-            return ConfigurationError(
-                f"there is no bucket {self.bucket!r} at {server}.",
-                advice="Create it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
-            )
-        if error.status == HTTPStatus.NOT_IMPLEMENTED:
-            return ConfigurationError(
-                f"{server} can't do what k8sflow needs: it answers the request for {where} with {code} (501).",
-                cause="Results of tasks need conditional writes (If-None-Match: *), which not all servers have.",
-                advice="Use an S3 server with conditional writes, or a newer version. `k8sflow doctor` tries them.",
-            )
-        if code in _NOT_FOUND:
-            return ObjectNotFoundError(f"there is no {where}.")
-        if code in s3_errors.EXPIRED and self._client.renew():
-            return OutageError(f"{server} didn't accept the keys for {self.url}, which had expired ({code}).")
-        for found in (
-            s3_errors.refused_keys(code, server, self.url),
-            s3_errors.wrong_clock(code, error.date, f"{server} refuses {where}"),
-            s3_errors.denied(code, server, where),
-        ):
-            if found is not None:
-                return found
-        kind = OutageError if error.status >= _SERVER_ERROR or code in _BROKEN_OFF else StorageError
-        advice = "Set the region that the server expects (K8SFLOW_REGION)." if code == _OTHER_REGION else ""
-        return kind(f"{server} refused {where}: {error}", advice=advice)
+        return self._translation.of(self._client, f"{self.url}/{key}".rstrip("/"))
 
 
 def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options) -> S3Client:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow import config, started
+from k8sflow import config, roots, started
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 
@@ -147,13 +147,15 @@ def test_a_relative_root_does_not_depend_on_the_working_folder(
         _load(tmp_path, home, K8SFLOW_ROOT="mine")
 
 
-@pytest.mark.parametrize("root", ["ftp://host/x", "file:///tmp/x", "s3:/bucket/x", "S3://bucket", "s3://", "s3:///x"])
+@pytest.mark.parametrize(
+    "root", ["ftp://host/x", "file:///tmp/x", "s3:/bucket/x", "S3://bucket", "s3://", "s3:///x", "s3://a/../x"]
+)
 def test_a_root_that_is_neither_a_folder_nor_a_bucket_is_refused(tmp_path: Path, home: Path, root: str) -> None:
     """Otherwise a folder called ``s3:`` would be created silently."""
     with pytest.raises(ConfigurationError) as raised:
         _load(tmp_path, home, K8SFLOW_ROOT=root)
     assert f"the setting root (K8SFLOW_ROOT) is {root!r}" in raised.value.summary
-    assert "s3://bucket/prefix" in raised.value.advice
+    assert "s3://bucket/prefix" in raised.value.advice or "without them" in raised.value.advice
     with pytest.raises(ConfigurationError, match="--datastore") as raised:
         _load(tmp_path, home, K8SFLOW_DATASTORE=root)
     _write(tmp_path / "k8sflow.toml", f'root = "{root}"')
@@ -185,6 +187,12 @@ def test_a_datastore_that_is_metaflows_name_of_a_kind_is_explained(tmp_path: Pat
     """It would be a folder called ``s3``."""
     with pytest.raises(ConfigurationError, match="not its location"):
         _load(tmp_path, home, K8SFLOW_DATASTORE=kind)
+
+
+def test_an_empty_datastore_is_refused() -> None:
+    """As of a variable that is not set: it would be the working folder."""
+    with pytest.raises(ConfigurationError, match="--datastore is empty"):
+        roots.datastore([" "], lambda: "")
 
 
 def test_settings_travel_through_the_environment() -> None:

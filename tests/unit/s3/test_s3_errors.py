@@ -23,7 +23,8 @@ from k8sflow.errors import (
     UnreachableError,
 )
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.s3 import S3PutObject
+from k8sflow.s3 import S3GetObject, S3PutObject, download
+from k8sflow.s3.bucket import Found
 
 pytestmark = pytest.mark.s3
 
@@ -88,6 +89,11 @@ def test_a_server_that_is_not_there_is_reported(root: str) -> None:
         (lambda: S3(s3root="s3://tests/p").get(""), "'' is not the key of an object"),
         (lambda: S3(s3root="s3://tests/p").put("/", "x"), "'/' is not the key of an object"),
         (lambda: S3(s3root="s3://tests/p").get(3), "a key is a text, and this is int: 3"),
+        (lambda: S3(s3root="s3://tests/p").get("\ud800"), "is not a text that UTF-8 can hold"),
+        (lambda: S3(s3root="s3://tests/p").put("../x", "x"), "s3://tests/p/../x has a part '.' or '..'"),
+        (lambda: S3(s3root="s3://tests/p").put_many([("a/./x", "x")]), "s3://tests/p/a/./x has a part '.' or '..'"),
+        (lambda: S3().put_files([("s3://tests/..", __file__)]), "s3://tests/.. has a part '.' or '..'"),
+        (lambda: S3(s3root="s3://tests/p").put("a\0", "x"), "has a NUL character"),
     ],
 )
 def test_urls_and_keys_that_mean_nothing(root: str, wrong: Callable[[], Any], message: str) -> None:
@@ -104,6 +110,8 @@ def test_urls_and_keys_that_mean_nothing(root: str, wrong: Callable[[], Any], me
         (lambda s3: s3.put("x", None), "the value for 'x' is NoneType"),
         (lambda s3: s3.put("x", "X", metadata={"k": object()}), "the metadata of 'x' can't be written as JSON"),
         (lambda s3: s3.put_many(["x"]), "'x' is not a pair of a key and a value"),
+        (lambda s3: s3.get(S3GetObject("x", 2.0, 3)), "a range is given in whole bytes, and this is float: 2.0"),
+        (lambda s3: s3.get(S3GetObject("x", 0, "3")), "a range is given in whole bytes, and this is str: '3'"),
         (lambda _: S3(run=3), "S3(run=3) is neither a flow nor a run"),
         (lambda _: S3(bucket="b"), "needs run="),
         (lambda _: S3(run=SimpleNamespace(pathspec="F/1"), s3root="s3://b"), "Give one of them"),
@@ -162,6 +170,11 @@ def _server(answers: list[tuple[int, bytes, int]], encryptions: list[str | None]
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def do_GET(self) -> None:
             status, body, sent = answers.pop(0) if len(answers) > 1 else answers[0]
             self.send_response(status)
@@ -172,6 +185,11 @@ def _server(answers: list[tuple[int, bytes, int]], encryptions: list[str | None]
             self.close_connection = sent < len(body)
 
         def do_PUT(self) -> None:
+            if self.headers["If-None-Match"]:
+                self.send_response(501)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             encryptions.append(self.headers["x-amz-server-side-encryption"])
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
@@ -209,6 +227,50 @@ def test_an_answer_that_breaks_off_is_read_again(root: str) -> None:
         assert s3.get("x").blob == body
         assert s3.get("x").blob == body
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize(("offset", "length"), [(2, 3), (-4, None), (0, 3), (5, None)])
+def test_a_server_that_ignores_ranges_is_an_error(root: str, offset: int, length: int | None) -> None:
+    """As some proxies do: all bytes would be taken for the wanted ones."""
+    body = b"0123456789"
+    with _server([(200, body, len(body))], []) as endpoint, S3(s3root="s3://b/p", endpoint=endpoint) as s3:
+        assert s3.get(S3GetObject("x", 0, 10)).blob == body
+        assert s3.get(S3GetObject("x", -10, None)).blob == body
+        with pytest.raises(StorageError, match=r"the server ignored the range bytes=.* of s3://b/p/x"):
+            s3.get(S3GetObject("x", offset, length))
+
+
+def test_a_server_that_ignores_the_ranges_of_a_large_object_is_an_error(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_LARGE_BYTES", 10)
+    monkeypatch.setattr(download, "PART_BYTES", 6)
+    body = b"0123456789"
+    with (
+        _server([(200, body, len(body))], []) as endpoint,
+        S3(s3root="s3://b/p", endpoint=endpoint) as s3,
+        pytest.raises(StorageError, match=r"the server ignored the range bytes=.* of s3://b/p/x"),
+    ):
+        s3.get("x")
+
+
+def test_a_server_without_conditional_writes_is_reported_at_once(root: str) -> None:
+    """Waiting for it would not help."""
+    with (
+        _server([(404, b"", 0)], []) as endpoint,
+        S3(s3root="s3://b/p", endpoint=endpoint) as s3,
+        pytest.raises(ConfigurationError, match="can't do what k8sflow needs"),
+    ):
+        s3.put("x", "X", overwrite=False)
+
+
+def test_an_object_that_is_deleted_after_it_was_listed_is_reported(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with S3(s3root=root) as s3:
+        s3.put_many([("d/a", "A"), ("d/b", "B")])
+        listed = s3._found
+        monkeypatch.setattr(s3, "_found", lambda *words: [*listed(*words), (listed(*words)[0][0], Found("d/c", 1))])
+        with pytest.raises(ObjectNotFoundError, match=r"there is no s3://.*d/c, though it was listed"):
+            s3.get_recursive(["d"])
 
 
 def test_encryption_is_that_of_the_call_or_else_of_the_settings(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
