@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from k8sflow.client.task import Task
 
 _MOST_ROWS = 20
-_CELL = 'style="text-align: left"'
+_HEAD = 'style="text-align: left; vertical-align: top"'
+# Long words, as in names of types and in hashes, are broken where the page ends, and not cut off there.
+_CELL = 'style="text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; min-width: 3em"'
 
 
 def run_html(run: Run) -> str:
@@ -97,14 +99,16 @@ def _shown(kind: str, pathspec: str, body: Callable[[], str]) -> str:
 
 def _facts(pairs: Iterable[tuple[str, str]]) -> str:
     rows = "".join(
-        f"<tr><th {_CELL}>{escape(name)}</th><td {_CELL}>{escape(value)}</td></tr>" for name, value in pairs if value
+        f"<tr><th {_HEAD}>{escape(name)}</th><td {_CELL}>{escape(value)}</td></tr>" for name, value in pairs if value
     )
     return f"<table>{rows}</table>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], count: int = 0) -> str:
-    """A table; below it the number of rows that are not shown, of ``count``."""
-    top = "".join(f"<th {_CELL}>{escape(title)}</th>" for title in head)
+    """A table; below it the number of rows that are not shown, of ``count``; nothing without rows."""
+    if not rows:
+        return ""
+    top = "".join(f"<th {_HEAD}>{escape(title)}</th>" for title in head)
     cells = (("".join(f"<td {_CELL}>{escape(cell)}</td>" for cell in row)) for row in rows)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     more = f"<p>… and {count - len(rows):,} more</p>" if count > len(rows) else ""

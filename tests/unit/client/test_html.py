@@ -91,6 +91,13 @@ def test_a_failure_is_escaped(tmp_path: Path) -> None:
     runner = runner_of(load_flow(tmp_path / "flow.py"), tmp_path, "r2")
     task = Run(runner.run_store).beside("F", "r1")["work"]["3"]
     assert f"failure ValueError: {EVIL}" in _read(task._repr_html_())
+    assert "artifact" in _read(task._repr_html_())  # its parameters
+
+
+def test_long_words_are_broken_on_narrow_pages(tmp_path: Path) -> None:
+    """A hash is longer than a telephone is wide."""
+    cell = _run(tmp_path)["start"]["0"]["items"]._repr_html_().partition("<td ")[2]
+    assert "overflow-wrap: anywhere" in cell.partition(">")[0]
 
 
 def test_a_record_that_cannot_be_read_shows_the_error(tmp_path: Path) -> None:
