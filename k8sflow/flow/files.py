@@ -39,9 +39,8 @@ def content(file: str) -> bytes:
     if url is None:
         return Path(file).read_bytes()
     if url[1].lower() not in _SCHEMES:
-        raise ParameterError(
-            f"URLs with {url[1]}:// are not supported.", advice=f"Use a file, or {', '.join(_SCHEMES)} and ://."
-        )
+        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        raise ParameterError(f"URLs with {url[1]}:// are not supported.", advice=f"Use a file, or a URL with {known}.")
     return cast("bytes", hooks.call("read_url", file))
 
 

@@ -51,10 +51,10 @@ def _of_web(url: str) -> bytes:
     except urllib.error.URLError as error:
         reason = reason_of(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
         raise UnreachableError(f"the server of {url} can't be reached: {reason}.") from error
+    except (ValueError, http.client.InvalidURL) as error:  # as for a URL without a server, or with a space
+        raise StorageError(f"{url} is not a URL: {error}.") from error
     except (OSError, http.client.HTTPException) as error:
         raise OutageError(f"the server of {url} has broken off: {reason_of(error)}.") from error
-    except ValueError as error:  # as for a URL without a server
-        raise StorageError(f"{url} is not a URL: {error}.") from error
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:

@@ -64,6 +64,14 @@ def test_a_server_that_refuses_is_reported(web: str, path: str, kind: type[Excep
         read_url(f"{web}/{path}")
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a b", "http://[::1"])
+def test_a_text_that_is_not_a_url_is_reported(url: str) -> None:
+    """And not as a server that has broken off, for which one could wait."""
+    with pytest.raises(StorageError, match="is not a URL") as caught:
+        read_url(url)
+    assert not isinstance(caught.value, OutageError)
+
+
 def test_a_server_that_is_not_there_is_reported() -> None:
     with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:1/x can't be reached: the connection"):
         read_url("http://127.0.0.1:1/x")
@@ -88,7 +96,10 @@ def test_parameters_and_configs_name_themselves_and_the_url(web: str) -> None:
     )
     with pytest.raises(ParameterError, match=f"Config 'limits': {web}/403 can't be read: the server doesn't allow"):
         Config("limits").k8sflow_read(file=f"{web}/403")
-    with pytest.raises(ParameterError, match="URLs with gs:// are not supported"):
+    with pytest.raises(
+        ParameterError,
+        match=r"URLs with gs:// are not supported\.\nUse a file, or a URL with s3://, https://, http://\.",
+    ):
         Config("limits").k8sflow_read(file="gs://bucket/x.yaml")
 
 
