@@ -3,6 +3,9 @@
 The time depends on what is at stake: a command that reads waits half a minute, while a task with a result to save and
 the driver of a run wait for minutes (the setting ``storage_patience_seconds``). Before the first answer, nothing is at
 stake and the endpoint may be wrong, so by default calls don't wait then.
+
+A server that has answered before and now denies access is asked again a few times, within three seconds: some deny
+everything while they start.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar, cast
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import OutageError
+from k8sflow.errors import AccessError, OutageError
 from k8sflow.jitter import JITTER
 from k8sflow.outages import Notice, Outage, Report
 from k8sflow.units import rough_duration
@@ -33,6 +36,7 @@ FIRST_CONTACT_SECONDS = 15.0
 _log = DebugLog(__name__)
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
+_DENIED_PAUSES_SECONDS = (0.3, 0.7, 1.5)
 # A method of a store, whose type the decorator preserves.
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -57,6 +61,8 @@ class Patience:
         self.first_seconds = first_seconds
         self.outage = Outage("The bucket", report)
         self.has_answered = False
+        # Whether the server has denied access since its last answer, and did so again when it was asked again.
+        self.is_denied = False
         self._limited = threading.Event()
         self._end = math.inf
 
@@ -100,6 +106,7 @@ class Patience:
     def answered(self) -> None:
         """Records that the server has answered; reports it if the outage was reported."""
         self.has_answered = True
+        self.is_denied = False
         if (seconds := self.outage.answered()) is not None:
             _log.debug("The bucket answers again, after %.1f s.", seconds)
 
@@ -117,15 +124,20 @@ def patient(method: _Method) -> _Method:
     def call(self: HasPatience, *arguments: Any, **options: Any) -> Any:
         self.patience.check()
         started = time.monotonic()
+        first = None
         try:
             result = method(self, *arguments, **options)
         except OutageError as error:
             first = error
             _drop_frames(first)
+        except AccessError:
+            if self.patience.is_denied or not self.patience.has_answered:
+                raise
         else:
             self.patience.answered()
             return result
-        return _again(self.patience, functools.partial(method, self, *arguments, **options), first, started)
+        again = functools.partial(method, self, *arguments, **options)
+        return _again(self.patience, again, first, started) if first is not None else _denied(self.patience, again)
 
     return cast("_Method", call)
 
@@ -163,6 +175,33 @@ def _again(patience: Patience, method: Callable[[], Any], error: OutageError, st
             gc.collect()
             return result
     raise AssertionError("the pauses have no end")
+
+
+def _denied(patience: Patience, method: Callable[[], Any]) -> Any:
+    """Retries a call that was denied, and returns the method's result.
+
+    Raises:
+        AccessError: It is still denied.
+        OutageError: As ``_again``.
+    """
+    *earlier, last = _DENIED_PAUSES_SECONDS
+    for pause in earlier:
+        time.sleep(pause)
+        try:
+            result = method()
+        except AccessError as error:
+            _log.debug("%s Trying again.", error.summary)
+        except OutageError as error:
+            _drop_frames(error)
+            return _again(patience, method, error, time.monotonic())
+        else:
+            patience.answered()
+            return result
+    time.sleep(last)
+    patience.is_denied = True
+    result = method()
+    patience.answered()
+    return result
 
 
 def _pauses() -> Iterator[float]:
