@@ -23,6 +23,7 @@
         ApiStatusError               it answered with a status of 400 or more
         ApiUnreachableError          it gave no answer: refused, timed out, cut off, or TLS failed
       BatchError                     AWS Batch refused a request, or is unreachable
+        LoginEndedError              the login with which a run was started has ended; its jobs keep running
       RunError                       a run can't be started, found or resumed
         RunCancelledError            another person or process has cancelled the run
         SupersededError              another process drives the run now
@@ -276,6 +277,10 @@ class BatchError(K8sflowError):
     def __init__(self, summary: str, *, cause: str = "", advice: str = "", code: str = "") -> None:
         super().__init__(summary, cause=cause, advice=advice)
         self.code = code
+
+
+class LoginEndedError(BatchError):
+    """The login with which a run was started has ended; its jobs keep running, and can be attached to."""
 
 
 class RunError(K8sflowError):

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/batch/latest/APIReference/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -25,7 +26,6 @@ from k8sflow.version import VERSION
 # https://docs.aws.amazon.com/batch/latest/APIReference/API_DescribeJobs.html
 MOST_DESCRIBED = 100
 UNREACHABLE_SECONDS = 600.0
-LOG_GROUP = "/aws/batch/job"
 # AWS allows 50 submits per second and account.
 _SUBMIT_SECONDS = 1 / 40
 _FIRST_PAUSE_SECONDS = 0.25
@@ -83,8 +83,8 @@ class BatchApi(Protocol):
     def environments(self, names: Sequence[str]) -> list[Document]:
         """The descriptions of compute environments."""
 
-    def log_lines(self, stream: str, most: int) -> list[bytes]:
-        """The last lines of a stream of CloudWatch; none where they can't be read."""
+    def log_lines(self, group: str, stream: str) -> list[bytes]:
+        """The last lines of a stream of CloudWatch, up to 1 MB; none where they can't be read."""
 
     def limit_patience(self, seconds: float) -> None:
         """Repeats requests for so long at most from now on."""
@@ -105,8 +105,7 @@ class Boto3Api:
     def __init__(
         self, region: str, report: Report | None = None, patience_seconds: float = UNREACHABLE_SECONDS
     ) -> None:
-        import boto3  # noqa: PLC0415  a third of a second, for runs on AWS Batch alone
-        from botocore.config import Config  # noqa: PLC0415  as above
+        from botocore.config import Config  # noqa: PLC0415  boto3 takes a third of a second, for such runs alone
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415  as above
 
         self.calls: Counter[str] = Counter()
@@ -117,19 +116,28 @@ class Boto3Api:
         self._submit_lock = threading.Lock()
         self._next_submit = 0.0
         self._has_answered = False
-        config = Config(
+        self._has_accepted = False
+        self._config = Config(
             region_name=region,
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
             retries={"total_max_attempts": 1},  # they are repeated here, where a lost answer is known as such
             user_agent_extra=f"k8sflow/{VERSION}",
         )
+        # A wide foreach that fails reads many streams, and AWS allows 25 requests per second.
+        self._logs_config = self._config.merge(Config(retries={"total_max_attempts": 5, "mode": "standard"}))
         try:
-            self._session: Any = boto3.session.Session()
-            self._client: Any = self._session.client("batch", config=config)
-            self._logs: Any = self._session.client("logs", config=config)
+            self._log_in()
         except BotoCoreError as error:
             raise api_errors.no_client(str(error)) from error
+
+    def _log_in(self) -> None:
+        """Makes clients with the credentials that this machine has now."""
+        import boto3  # noqa: PLC0415  as above
+
+        self._session: Any = boto3.session.Session()
+        self._client: Any = self._session.client("batch", config=self._config)
+        self._logs: Any = self._session.client("logs", config=self._logs_config)
 
     @property
     def endpoint(self) -> str:
@@ -224,14 +232,12 @@ class Boto3Api:
         ]
         return found
 
-    def log_lines(self, stream: str, most: int) -> list[bytes]:
-        """The last lines of a stream of CloudWatch; none where they can't be read."""
+    def log_lines(self, group: str, stream: str) -> list[bytes]:
+        """The last lines of a stream of CloudWatch, up to 1 MB; none where they can't be read."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  as above
 
         try:
-            found = self._logs.get_log_events(
-                logGroupName=LOG_GROUP, logStreamName=stream, limit=most, startFromHead=False
-            )
+            found = self._logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=False)
         except (BotoCoreError, ClientError) as error:  # a courtesy, which few policies allow
             _log.debug("The log stream %s can't be read: %r", stream, error)
             return []
@@ -273,10 +279,11 @@ class Boto3Api:
             except exceptions.ClientError as error:
                 self._has_answered = True
                 problem = self._refused(operation, error)
-                if not is_repeatable and not api_errors.is_throttled(problem.code):
+                acted = not (api_errors.is_throttled(problem.code) or api_errors.is_login(problem))
+                if not is_repeatable and acted:
                     raise LostAnswerError(str(error)) from error
             except _of_credentials() as error:
-                raise api_errors.no_credentials(str(error)) from error
+                problem = self._logged_out(api_errors.no_credentials(str(error)))
             except exceptions.ParamValidationError as error:
                 summary = f"{_title(operation)} has a parameter that AWS Batch doesn't know."
                 raise BatchError(summary, cause=str(error)) from error
@@ -287,7 +294,7 @@ class Boto3Api:
                     raise LostAnswerError(str(error)) from error
             else:
                 self._outage.answered()
-                self._has_answered = True
+                self._has_answered = self._has_accepted = True
                 return answer
             if time.monotonic() - started > self._patience_seconds:
                 raise problem
@@ -305,12 +312,23 @@ class Boto3Api:
         message = str(error.response["Error"].get("Message", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         found = api_errors.refused(_title(operation), code, message, self._region)
+        if api_errors.is_login(found):
+            return self._logged_out(found)
         if not api_errors.is_passing(code, status):
             raise found from error
         if api_errors.is_final(found):  # a failure of the server under another name
             found.code = str(status)
         _log.debug("%s is repeated: %s", operation, code)
         return found
+
+    def _logged_out(self, error: BatchError) -> BatchError:
+        """The error for a login that has ended, raised at once unless the requests before were accepted."""
+        if not self._has_accepted:
+            raise error
+        self._outage.failed("The login to AWS has ended. Jobs keep running; log in again, such as by `aws sso login`.")
+        with contextlib.suppress(Exception):  # the files of AWS may be half written; the next try reads them again
+            self._log_in()
+        return api_errors.login_ended(error)
 
     def _unreachable(self, operation: str, error: Exception) -> BatchError:
         regions = [] if self._has_answered or "AWS_ENDPOINT_URL_BATCH" in os.environ else self._regions()

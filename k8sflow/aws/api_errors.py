@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k8sflow.errors import BatchError
+from k8sflow.errors import BatchError, LoginEndedError
 from k8sflow.flow.problems import did_you_mean
 
 PAGE = "docs/batch.md"
@@ -13,6 +13,7 @@ _UNAVAILABLE = {"ServerException", "InternalFailure", "InternalError", "ServiceU
 _KEYS = {"UnrecognizedClientException", "InvalidClientTokenId", "SignatureDoesNotMatch", "IncompleteSignature"}
 _KEYS |= {"InvalidSignatureException", "MissingAuthenticationToken", "NotAuthorized", "InvalidAccessKeyId"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_NO_CREDENTIALS = "NoCredentials"
 _FORBIDDEN = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 _SERVER_ERROR = 500
 
@@ -57,7 +58,22 @@ def is_final(error: BatchError) -> bool:
     The error of an outage that outlasted the patience has no code, or one that passes.
     """
     code = error.code
-    return bool(code) and code not in _EXPIRED and not is_passing(code, int(code) if code.isdigit() else 0)
+    return bool(code) and not is_login(error) and not is_passing(code, int(code) if code.isdigit() else 0)
+
+
+def is_login(error: BatchError) -> bool:
+    """True if a person has to log in again."""
+    return error.code in _EXPIRED or error.code == _NO_CREDENTIALS
+
+
+def login_ended(error: BatchError) -> LoginEndedError:
+    """The error for a login that ended in the middle of a run, and wasn't renewed."""
+    return LoginEndedError(
+        "the login to AWS has ended. Jobs that run keep running.",
+        cause=f"{error.summary} {error.cause}".strip(),
+        advice="Log in again, for example `aws sso login`, and continue with `attach`.",
+        code=error.code,
+    )
 
 
 def no_credentials(reason: str) -> BatchError:
@@ -67,6 +83,7 @@ def no_credentials(reason: str) -> BatchError:
         cause=reason,
         advice="Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in: `aws configure sso`, "
         "`aws sso login`.",
+        code=_NO_CREDENTIALS,
     )
 
 

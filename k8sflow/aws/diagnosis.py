@@ -25,6 +25,35 @@ _PULL_ADVICE = {
     PullProblem.UNKNOWN: _CONSOLE,
 }
 
+# https://docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html
+_WAITING = (
+    (
+        "JOB_RESOURCE_REQUIREMENT",
+        "its request is more than any instance of its job queue has.",
+        "Request fewer vCPUs, less memory or fewer GPUs, or add larger instance types.",
+    ),
+    (
+        "COMPUTE_ENVIRONMENT_MAX_RESOURCE",
+        "its compute environment is full.",
+        "Raise maxvCpus of the compute environment, or wait.",
+    ),
+    (
+        "EC2_INSTANCE_CONFIGURATION_UNSUPPORTED",
+        "no instance of its job queue can be started with the settings of its compute environment.",
+        "Check the instance types, the AMI and the launch template of the compute environment.",
+    ),
+    (
+        "SERVICE_ROLE_PERMISSIONS",
+        "the service role of its compute environment lacks permissions.",
+        "Repair the service role.",
+    ),
+    (
+        "INSUFFICIENT_INSTANCE_CAPACITY",
+        "AWS has no such instances free.",
+        "Add other instance types or zones, or wait.",
+    ),
+)
+
 
 def out_of_memory(options: BatchOptions, detail: str) -> TaskResult:
     """The container used more than its memory."""
@@ -165,16 +194,17 @@ def unschedulable(reason: str) -> TaskResult:
 
     https://docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html
     """
-    low = reason.lower()
-    if "job_resource_requirement" in low:
-        why = "its request is more than any instance of its job queue has."
-        advice = "Request fewer vCPUs, less memory or fewer GPUs, or add larger instance types."
-    elif "compute_environment_max_resource" in low:
-        why, advice = "its compute environment is full.", "Raise maxvCpus of the compute environment, or wait."
-    elif "service_role_permissions" in low:
-        why, advice = "the service role of its compute environment lacks permissions.", "Repair the service role."
-    elif "insufficient_instance_capacity" in low:
-        why, advice = "AWS has no such instances free.", "Add other instance types or zones, or wait."
-    else:
-        why, advice = "AWS Batch doesn't start it.", _CONSOLE
+    why, advice = _why_waiting(reason)
     return failed(Outcome.UNSCHEDULABLE, why, reason, advice)
+
+
+def waited_too_long(reason: str) -> TaskResult:
+    """The job's queue has a limit on how long a job may wait, and cancelled it."""
+    why, advice = _why_waiting(reason)
+    return failed(Outcome.UNSCHEDULABLE, f"its job queue cancelled it, since it waited too long: {why}", reason, advice)
+
+
+def _why_waiting(reason: str) -> tuple[str, str]:
+    """Why a job waits, and what to do."""
+    found = ((why, advice) for code, why, advice in _WAITING if code in reason)
+    return next(found, ("AWS Batch doesn't start it.", _CONSOLE))

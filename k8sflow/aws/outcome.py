@@ -22,11 +22,21 @@ CANCELLED = "k8sflow: the run was cancelled"
 REPLACED = "k8sflow: another execution replaces it"
 ENDED = {"SUCCEEDED", "FAILED"}
 _OUT_OF_MEMORY = "OutOfMemoryError"
+LOG_GROUP = "/aws/batch/job"
 _TIMED_OUT = ("attempt duration exceeded timeout",)
+# https://docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable_time_limit_actions.html
+_WAITED_TOO_LONG = ("JobStateTimeLimit action",)
 _HOST = ("Host EC2",)
 _SPOT = ("Spot Task was interrupted", "SpotInterruption")
-_PULL = ("CannotPullContainer", "CannotPullImageManifest", "ImageNotFound")
-_START = ("CannotCreateContainer", "CannotStartContainer", "ContainerRuntime", "DockerTimeoutError", "CannotInspect")
+_PULL = ("CannotPullContainer", "CannotPullECRContainer", "CannotPullImageManifest", "ImageNotFound")
+_START = (
+    "CannotCreateContainer",
+    "CannotStartContainer",
+    "ContainerRuntime",
+    "DockerTimeoutError",
+    "CannotInspect",
+    "CannotCreateVolume",
+)
 _ROLE = ("unable to assume the role", "is not authorized to perform: sts:AssumeRole", "role is invalid")
 _INITIALIZATION = "ResourceInitializationError"
 
@@ -53,12 +63,14 @@ class JobEnd:
         result: What follows from its description; where it succeeded, the result is in the store.
         ran: True if its container ran, so that there may be output.
         log_stream: The stream of its output in CloudWatch; empty where there is none.
+        log_group: The log group of the stream.
         has_succeeded: True if its container ended with exit code 0.
     """
 
     result: TaskResult
     ran: bool = False
     log_stream: str = ""
+    log_group: str = LOG_GROUP
     has_succeeded: bool = False
 
 
@@ -83,7 +95,8 @@ def job_state(job: Document, options: BatchOptions, *, is_spot: bool = False) ->
         container = _last_container(job)
         ran = container.get("exitCode") is not None or bool(job.get("startedAt"))
         result = _inferred(job, container, options, is_spot=is_spot)
-        return JobEnd(result, ran, str(container.get("logStreamName") or ""), status == "SUCCEEDED")
+        stream = str(container.get("logStreamName") or "")
+        return JobEnd(result, ran, stream, _log_group(container), status == "SUCCEEDED")
     if status == "RUNNING":
         return Running(f"job {job['jobId']}")
     reason = str(job.get("statusReason") or "")
@@ -95,6 +108,11 @@ def _last_container(job: Document) -> dict[str, Any]:
     attempts = [attempt.get("container") or {} for attempt in job.get("attempts") or ()]
     found = {**(attempts[-1] if attempts else {})}
     return found | {name: value for name, value in (job.get("container") or {}).items() if value is not None}
+
+
+def _log_group(container: dict[str, Any]) -> str:
+    options = (container.get("logConfiguration") or {}).get("options") or {}
+    return str(options.get("awslogs-group") or LOG_GROUP)
 
 
 def _inferred(job: Document, container: dict[str, Any], options: BatchOptions, *, is_spot: bool) -> TaskResult:
@@ -123,6 +141,8 @@ def _from_outside(job: Document, status: str, evidence: str, options: BatchOptio
         return container_ends.cancelled()
     if _says(evidence, _TIMED_OUT):
         return container_ends.timed_out(options.deadline_seconds, evidence)
+    if _says(evidence, _WAITED_TOO_LONG):
+        return diagnosis.waited_too_long(evidence)
     if job.get("isTerminated") or job.get("isCancelled"):
         return diagnosis.terminated(evidence)
     return None
@@ -168,4 +188,5 @@ def with_output(result: TaskResult, image: str, tail: str) -> TaskResult:
 
 
 def _says(evidence: str, phrases: tuple[str, ...]) -> bool:
-    return any(phrase in evidence for phrase in phrases)
+    low = evidence.lower()
+    return any(phrase.lower() in low for phrase in phrases)

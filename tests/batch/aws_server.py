@@ -6,7 +6,9 @@
   nodes of multi-node jobs;
 - a job with a role has that role's credentials (here: keys of the S3 server);
 - DescribeJobs has exit codes and reasons, and says which jobs were terminated;
+- each node of a multi-node job has a description of its own;
 - terminating an array job terminates its children;
+- CloudWatch keeps the bytes at the ends of a line that Python takes for white space;
 - a compute environment is full with the jobs that fit into its vCPUs.
 """
 
@@ -19,9 +21,10 @@ from collections.abc import Callable
 from typing import Any
 
 import docker
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container, ContainerCollection
-from moto.batch.models import Job
+from moto.batch.models import BatchBackend, Job
+from moto.logs.models import LogsBackend
 from moto.server import ThreadedMotoServer
 
 # As many containers as two cores start in a second or two.
@@ -33,15 +36,22 @@ ROLES_KEYS = {f"AWS_{name}": os.environ.get(f"TEST_ROLE_{name}", "") for name in
 _slots = threading.Semaphore(JOBS_AT_A_TIME)
 _run_container: Callable[..., Container] = ContainerCollection.run
 _wait_for_container: Callable[..., Any] = Container.wait
+_read_logs: Callable[..., bytes] = Container.logs
+_put_log_events: Callable[..., Any] = LogsBackend.put_log_events
+# A character around each line, which moto would strip.
+_FENCE = "\u2060"
 _run_job: Callable[[Job], None] = Job.run
 _describe: Callable[[Job], dict[str, Any]] = Job.describe
+_describe_jobs: Callable[..., list[dict[str, Any]]] = BatchBackend.describe_jobs
 _terminate: Callable[[Job, str], None] = Job.terminate
 
 
 def main() -> None:
     ContainerCollection.run = run_container
     Container.wait = wait_for_container
+    Container.logs, LogsBackend.put_log_events = read_logs, put_log_events
     Job.run, Job.describe, Job.terminate = run_job, describe, terminate
+    BatchBackend.describe_jobs = describe_jobs
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[1]), verbose=False)
     server.start()
     print("ready", flush=True)
@@ -76,7 +86,7 @@ def run_container(containers: ContainerCollection, image: str, command: Any, **o
     options["labels"] = {"k8sflow.test.batch": os.environ.get("TEST_SERVER", "")}
     try:
         docker.from_env().images.get(image)  # before moto pulls it
-        return _run_container(
+        found = _run_container(
             containers, image, command, mem_limit=memory, memswap_limit=memory, tmpfs=folders, **shared, **options
         )
     except ImageNotFound as error:
@@ -85,6 +95,8 @@ def run_container(containers: ContainerCollection, image: str, command: Any, **o
     except APIError as error:
         job.aws_reason = f"CannotStartContainerError: Error response from daemon: {error.explanation}"
         raise
+    job.node_containers = [*getattr(job, "node_containers", ()), found]
+    return found
 
 
 def wait_for_container(container: Container, **options: Any) -> Any:
@@ -95,6 +107,18 @@ def wait_for_container(container: Container, **options: Any) -> Any:
     if isinstance(job, Job) and container.attrs["State"].get("OOMKilled"):
         job.aws_reason = "OutOfMemoryError: Container killed due to memory usage"
     return found
+
+
+def read_logs(container: Container, **options: Any) -> bytes:
+    """The lines of a container's log, each in fences after its time."""
+    lines = _read_logs(container, **options).decode(errors="replace").split("\n")
+    found = [line.partition(" ") for line in lines if line]
+    return "".join(f"{time} {_FENCE}{text}{_FENCE}\n" for time, _, text in found).encode()
+
+
+def put_log_events(logs: LogsBackend, group: str, stream: str, events: list[dict[str, Any]]) -> Any:
+    """Stores lines without their fences."""
+    return _put_log_events(logs, group, stream, [{**each, "message": each["message"].strip(_FENCE)} for each in events])
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -111,6 +135,32 @@ def describe(job: Job) -> dict[str, Any]:
     found.setdefault("statusReason", _status_reason(job, reason))
     found["isTerminated"] = job.stop
     return found
+
+
+def describe_jobs(backend: BatchBackend, jobs: list[str] | None) -> list[dict[str, Any]]:
+    """The descriptions of jobs, and of nodes by ``id#index``."""
+    nodes = [each.partition("#") for each in jobs or () if "#" in each]
+    whole = [each for each in jobs or () if "#" not in each]
+    found = _describe_jobs(backend, whole) if whole or not nodes else []
+    for job_id, _, index in nodes:
+        job = backend._jobs.get(job_id)
+        containers = getattr(job, "node_containers", ())
+        if job is not None and int(index) < len(containers):
+            found.append({**_describe(job), "jobId": f"{job_id}#{index}", **_node_state(job, containers[int(index)])})
+    return found
+
+
+def _node_state(job: Job, container: Container) -> dict[str, Any]:
+    try:
+        container.reload()
+    except NotFound:  # the job is over
+        return {"status": job.status}
+    state = container.attrs["State"]
+    if state["Status"] != "exited":
+        return {"status": "RUNNING"}
+    ended = {"exitCode": state["ExitCode"], **({"reason": "OutOfMemoryError"} if state.get("OOMKilled") else {})}
+    reason = "Essential container in task exited"
+    return {"status": "FAILED" if state["ExitCode"] else "SUCCEEDED", "container": ended, "statusReason": reason}
 
 
 def terminate(job: Job, reason: str) -> None:

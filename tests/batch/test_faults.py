@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import secrets
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from k8sflow.aws.outcome import REPLACED
 from tests.batch.conftest import Batch
+from tests.batch.proxy import proxied
+from tests.support import write_flow
 
 BATCH = ("--with", "batch")
 
@@ -45,17 +43,28 @@ def test_an_image_without_the_runtime_is_named(batch: Batch) -> None:
 
 
 def test_a_bucket_that_jobs_cant_reach_is_reported(batch: Batch) -> None:
-    """The result comes from CloudWatch, where the agent has written it."""
+    """The result comes from CloudWatch, where the agent has written it, and so does what ``logs`` shows."""
     run = batch.run(
         "trouble.py", *BATCH, K8SFLOW_IN_CLUSTER_ENDPOINT="http://127.0.0.1:9", K8SFLOW_STORAGE_PATIENCE_SECONDS="1"
     )
     assert run.code == 1
     assert "the bucket can't be reached from the job" in run.text
+    logs = batch.command("trouble.py", "logs", f"{run.run.partition('/')[2]}/start").wait(30)
+    assert "127.0.0.1:9" in logs.text
+
+
+def test_output_that_only_cloudwatch_has_is_shown_by_logs(batch: Batch) -> None:
+    """Python's own words, since the agent never started."""
+    plain = batch.environment["K8SFLOW_TEST_PLAIN_IMAGE"]
+    run = batch.run("trouble.py", *BATCH, K8SFLOW_BATCH_IMAGE=plain, K8SFLOW_INFRASTRUCTURE_RETRIES="0")
+    assert run.code == 1
+    logs = batch.command("trouble.py", "logs", f"{run.run.partition('/')[2]}/start").wait(30)
+    assert "No module named" in logs.text
 
 
 def test_a_throttled_api_is_asked_again(batch: Batch) -> None:
     """With pauses; each job is submitted once."""
-    with throttled(batch.environment["AWS_ENDPOINT_URL_BATCH"]) as (url, calls):
+    with proxied(batch.environment["AWS_ENDPOINT_URL_BATCH"], throttles=True) as (url, calls):
         run = batch.run("trouble.py", *BATCH, AWS_ENDPOINT_URL_BATCH=url)
     assert run.code == 1
     assert "ValueError: no rows in week 3" in run.text
@@ -66,7 +75,7 @@ def test_a_throttled_api_is_asked_again(batch: Batch) -> None:
 def test_a_lost_answer_to_a_submit_makes_no_second_job(batch: Batch) -> None:
     """The job is found by its name."""
     before = len(batch.jobs("BatchTrouble"))
-    with throttled(batch.environment["AWS_ENDPOINT_URL_BATCH"], loses_submit=True) as (url, _):
+    with proxied(batch.environment["AWS_ENDPOINT_URL_BATCH"], loses_submit=True) as (url, _):
         run = batch.run("trouble.py", *BATCH, AWS_ENDPOINT_URL_BATCH=url)
     assert "ValueError: no rows in week 3" in run.text
     assert len(batch.jobs("BatchTrouble")) == before + 1
@@ -96,54 +105,46 @@ def test_out_of_memory_is_reported_as_such(batch: Batch) -> None:
     assert "@resources(memory=" in done.text
 
 
-@contextmanager
-def throttled(upstream: str, *, loses_submit: bool = False) -> Iterator[tuple[str, Counter[str]]]:
-    """A proxy that refuses two of three requests, or drops the first answer to a submit; with its counts."""
-    calls: Counter[str] = Counter()
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            with lock:
-                calls["all"] += 1
-                is_refused = not loses_submit and calls["all"] % 3 != 0
-            if is_refused:
-                calls["refused"] += 1
-                self._answer(429, b'{"message": "Too Many Requests"}', "TooManyRequestsException")
-                return
-            calls[f"POST {self.path}"] += 1
-            connection = http.client.HTTPConnection(urlsplit(upstream).netloc, timeout=30)
-            connection.request("POST", self.path, body, dict(self.headers))
-            answer = connection.getresponse()
-            content = answer.read()
-            connection.close()
-            if loses_submit and self.path.endswith("submitjob") and calls["lost"] == 0:
-                calls["lost"] += 1
-                self.close_connection = True
-                return
-            self._answer(answer.status, content, answer.getheader("x-amzn-errortype") or "")
-
-        def _answer(self, status: int, content: bytes, error: str) -> None:
-            self.send_response(status)
-            if error:
-                self.send_header("x-amzn-errortype", error)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", calls
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def test_a_lost_node_ends_the_others_and_they_run_again_as_one(
+    batch: Batch, client: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """AWS Batch itself keeps the main node running, which would wait for the result of the lost one."""
+    source = """
+    class F(FlowSpec):
+        @resources(cpu=1, memory=150)
+        @step
+        def start(self): self.next(self.work, num_parallel=2)
+        @parallel
+        @resources(cpu=1, memory=150)
+        @step
+        def work(self):
+            self.node = current.parallel.node_index
+            if current.retry_count == 0:
+                print("node", self.node, "waits", flush=True)
+                time.sleep(600 * self.node)
+            self.next(self.join)
+        @resources(cpu=1, memory=150)
+        @step
+        def join(self, inputs):
+            self.nodes = [each.node for each in inputs]
+            self.next(self.end)
+        @resources(cpu=1, memory=150)
+        @step
+        def end(self): pass
+    """
+    flow = write_flow(
+        tmp_path, source, head="import time\nfrom k8sflow import FlowSpec, current, parallel, resources, step\n"
+    )
+    name = f"lost-node-{secrets.token_hex(4)}"
+    run = batch.start(flow, *BATCH, "--run-id", name, K8SFLOW_INFRASTRUCTURE_PAUSES_SECONDS="0")
+    run.seen("node 1 waits")
+    (other,) = [each for each in batch.containers("F", name) if each.endswith("-1")]
+    batch.docker("kill", other)
+    run.wait(120)
+    assert run.code == 0, run.text
+    assert "its container was killed externally (exit code 137)" in run.text
+    found = client(run.run)
+    assert found["end"].task.data.nodes == [0, 1]
+    assert {task.current_attempt for task in found["work"]} == {1}
+    first, *_ = [job for job in batch.jobs("F", name) if "nodeProperties" in job and job["status"] == "FAILED"]
+    assert first["statusReason"] == REPLACED

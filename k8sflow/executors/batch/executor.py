@@ -73,10 +73,14 @@ class BatchExecutor:
                     self._jobs.end_others()
 
     def close(self) -> None:
-        """Ends the thread; jobs that have not ended keep running, for another driver to take over."""
+        """Ends the thread; jobs that have not ended keep running, for another driver to take over.
+
+        Where all have ended, those are terminated that appear although nobody waits for them.
+        """
         if self._jobs is not None:
             self._jobs.api.limit_patience(_CANCEL_PATIENCE_SECONDS)
             self._stop(self._jobs)
+            self._jobs.end_strays()
             self._jobs.close()
 
     def _stop(self, jobs: Jobs) -> None:

@@ -17,7 +17,7 @@ from k8sflow.aws.api import MOST_DESCRIBED, BatchApi, LostAnswerError
 from k8sflow.aws.names import job_prefix
 from k8sflow.aws.outcome import CANCELLED, REPLACED, JobEnd, JobState, Running, Waiting
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import BatchError
+from k8sflow.errors import BatchError, LoginEndedError
 from k8sflow.executors.backlog import Backlog
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.batch.earlier_jobs import EarlierJob, earlier_jobs
@@ -151,6 +151,16 @@ class Jobs:
         record = self.context.record
         return end_named(self.api, self._queue_names, job_prefix(flow=record.flow, run=record.run), [*self._jobs])
 
+    def end_strays(self) -> None:
+        """Terminates the jobs of lost answers as they appear, where no task of the run is unfinished."""
+        if self._jobs or self._submitted or len(self._backlog):
+            return
+        while self._strays.due is not None:
+            self._strays.end(is_due=True)
+            if not self._strays.new:
+                return
+            time.sleep(_FIRST_POLL_SECONDS)
+
     @property
     def has_strays(self) -> bool:
         """True if there may be jobs whose submits had no answer."""
@@ -242,6 +252,8 @@ class Jobs:
             definition = self._definition(tasks, options, is_fargate=queue.is_fargate)
             request = request_of(self.context, tasks, options, name, definition, is_fargate=queue.is_fargate)
             submitted = self.api.submit(request)
+        except LoginEndedError:  # it is submitted when the run is attached to
+            raise
         except LostAnswerError as error:
             self._strays.add(name, str(request["jobName"]))
             self._refuse(tasks, diagnosis.submit_unknown(str(error)))

@@ -53,10 +53,10 @@ class Strays:
         """Looks for jobs of a name from now on; for others than the known one, where there is one."""
         self._wanted.append(_Stray(queue, name, known, time.monotonic()))
 
-    def end(self) -> None:
-        """Terminates those that AWS Batch lists by now, if it is time for a look."""
+    def end(self, *, is_due: bool = False) -> None:
+        """Terminates those that AWS Batch lists by now, if it is time for a look; in any case if ``is_due`` says so."""
         now = time.monotonic()
-        if not self._wanted or now < self._due:
+        if not self._wanted or (now < self._due and not is_due):
             return
         for stray in self._wanted:
             try:

@@ -86,7 +86,9 @@ def file_systems(value: object) -> dict[str, str]:
 
 
 def log_options(value: object) -> dict[str, str]:
-    """Options of the log driver: a dictionary, or a list of ``option:value`` as Metaflow has it."""
+    """Options of the log driver: a dictionary, or ``option:value`` or a list of them, as Metaflow has it."""
+    if isinstance(value, str) and ":" in value and "=" not in value and not value.startswith("{"):
+        value = [value]
     if not isinstance(value, list | tuple):
         return pairs(value)
     found = {}

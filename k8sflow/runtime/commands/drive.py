@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
-from k8sflow.errors import AccessError, K8sflowError, RunCancelledError, RunError, StorageError, SupersededError
+from k8sflow.errors import (
+    AccessError,
+    K8sflowError,
+    LoginEndedError,
+    RunCancelledError,
+    RunError,
+    StorageError,
+    SupersededError,
+)
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.by_name import LOCAL
 from k8sflow.runtime.commands import exit_hooks, next_steps
@@ -124,6 +132,9 @@ def _drive(
             result = drive(session, executors, reporter, take_over=take_over, is_new=is_new)
         except SupersededError:
             raise
+        except LoginEndedError as error:
+            advice = f"Log in again, for example `aws sso login`. To continue it: {next_steps.attach(session.record)}"
+            raise LoginEndedError(error.summary, cause=error.cause, advice=advice, code=error.code) from error
         except K8sflowError:
             exit_hooks.call_here(session, console, is_success=False)
             raise

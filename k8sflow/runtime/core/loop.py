@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import AccessError, K8sflowError, RunCancelledError, StorageError, SupersededError
+from k8sflow.errors import AccessError, K8sflowError, LoginEndedError, RunCancelledError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
@@ -109,6 +109,7 @@ class Loop:
             BrokenPipeError: The reader of an observer's output has closed it, which cancels the run too.
             RunCancelledError: Another person cancelled; nothing of the run still runs.
             SupersededError: As an executor's error: tasks that outlive their driver keep running.
+            LoginEndedError: As an executor's error: its tasks can't be ended, and keep running.
             K8sflowError: An executor can't continue.
         """
         try:
@@ -117,7 +118,7 @@ class Loop:
             if result.is_success:
                 self._close()
                 self._record_end(OutcomeRecord(Outcome.SUCCEEDED, time.time()))
-        except SupersededError:
+        except (SupersededError, LoginEndedError):
             self._close()
             raise
         except BaseException as error:  # whatever else ends the loop, no task outlives it

@@ -15,7 +15,7 @@ from botocore.exceptions import CredentialRetrievalError, TokenRetrievalError, U
 from k8sflow.aws import api_errors
 from k8sflow.aws.api import Boto3Api, LostAnswerError, Submitted
 from k8sflow.aws.outcome import REPLACED
-from k8sflow.errors import BatchError
+from k8sflow.errors import BatchError, LoginEndedError
 from k8sflow.outages import Notice
 
 
@@ -232,6 +232,33 @@ def test_a_profile_that_doesnt_exist_is_an_error(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BatchError, match="the settings of AWS on this machine can't be used") as caught:
         Boto3Api("eu-west-1")
     assert "missing" in caught.value.cause
+
+
+EXPIRED = (403, "ExpiredTokenException", {"message": "The security token included in the request is expired"})
+
+
+def test_a_login_that_ends_in_the_middle_is_waited_for(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one is read from the files of AWS; it is known that a submit that was refused for it made no job."""
+    notices: list[Notice] = []
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.0)
+    server = serve((200, "", {"jobs": []}), EXPIRED, EXPIRED, SUBMITTED)
+    api = Boto3Api("eu-west-1", notices.append)
+    api.describe_jobs(["j1"])
+    before = api._client
+    assert api.submit(REQUEST) == Submitted("j1")
+    assert server.paths == ["describejobs", *3 * ["submitjob"]]
+    assert api._client is not before
+    assert "Jobs keep running; log in again" in notices[0].text
+
+
+def test_a_login_that_is_not_renewed_ends_the_driver(serve: Any) -> None:
+    serve((200, "", {"jobs": []}), EXPIRED)
+    api = Boto3Api("eu-west-1", patience_seconds=0.2)
+    api.describe_jobs(["j1"])
+    for call in (lambda: api.describe_jobs(["j1"]), lambda: api.submit(REQUEST)):
+        with pytest.raises(LoginEndedError, match="Jobs that run keep running") as caught:
+            call()
+        assert not api_errors.is_final(caught.value)
 
 
 def test_a_login_that_has_ended_is_an_error_at_once(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

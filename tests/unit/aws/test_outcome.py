@@ -36,11 +36,46 @@ def failed(status_reason: str = EXITED, *, code: int | None = None, reason: str 
             Outcome.OUT_OF_MEMORY, "used more than 2000 MiB",
         ),
         (failed("Host EC2 (instance i-0a1) terminated."), Outcome.NODE_LOST, "instance was lost"),
+        (failed("Host EC2 Terminated", code=137), Outcome.NODE_LOST, "instance was lost"),
         (failed("Your Spot Task was interrupted.", code=143), Outcome.PREEMPTED, "spot instance was reclaimed"),
         (failed("Job attempt duration exceeded timeout", code=137), Outcome.TIMED_OUT, "deadline"),
         (
             failed("Task failed to start", reason="CannotPullContainerError: pull image manifest: not found"),
             Outcome.BAD_IMAGE, "the image team/app:1 can't be pulled: it does not exist",
+        ),
+        (
+            failed(
+                "Task failed to start",
+                reason="CannotPullContainerError: ref pull has been retried 5 time(s): failed to resolve reference "
+                '"123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:v9": not found',
+            ),
+            Outcome.BAD_IMAGE, "it does not exist",
+        ),
+        (
+            failed("Task failed to start", reason="CannotPullECRContainerError: AccessDeniedException: denied"),
+            Outcome.BAD_IMAGE, "can't be pulled",
+        ),
+        (
+            failed("Task failed to start", reason="CannotCreateVolumeError: mount of fs-0123456789abcdef0 failed"),
+            Outcome.NEVER_STARTED, "container couldn't be started",
+        ),
+        (
+            failed(
+                "DockerTimeoutError: Could not transition to created; timed out after waiting 4m0s",
+                container={"reason": None},
+            ),
+            Outcome.NEVER_STARTED, "container couldn't be started",
+        ),
+        (
+            failed("Timeout waiting for network interface provisioning to complete."),
+            Outcome.NEVER_STARTED, "before its container started",
+        ),
+        (
+            failed(
+                "Canceled by JobStateTimeLimit action due to reason: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
+                isCancelled=True, isTerminated=True,
+            ),
+            Outcome.UNSCHEDULABLE, "it waited too long: AWS has no such instances free",
         ),
         (
             failed("Task failed to start", reason="CannotPullContainerError: pull access denied"),
@@ -103,6 +138,13 @@ def test_what_the_job_says_of_its_container_counts_before_the_attempt() -> None:
     assert ("exit code 2" in end.result.explained.summary, end.log_stream, end.ran) == (True, "s", True)
 
 
+def test_the_log_group_is_that_of_the_job() -> None:
+    """As ``log_options`` may set it."""
+    own = {"logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": "/team/jobs"}}}
+    found = [job_state(failed(code=1, container={"exitCode": 1, **more}), OPTIONS) for more in ({}, own)]
+    assert [end.log_group for end in found if isinstance(end, JobEnd)] == ["/aws/batch/job", "/team/jobs"]
+
+
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
@@ -110,6 +152,8 @@ def test_what_the_job_says_of_its_container_counts_before_the_attempt() -> None:
         ("MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - …", "is full"),
         ("MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - …", "lacks permissions"),
         ("CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - …", "no such instances"),
+        ("MISCONFIGURATION:EC2_INSTANCE_CONFIGURATION_UNSUPPORTED - …", "can be started with the settings"),
+        ("UNDETERMINED - Batch job is blocked, root cause is undetermined.", "doesn't start it"),
         ("ACTION_REQUIRED - something", "doesn't start it"),
     ],
 )

@@ -51,6 +51,7 @@ class FakeBatch:
         self.refuse_submit: Exception | None = None
         self.refuse_terminate: set[str] = set()
         self.is_alone = True
+        self.logs: dict[str, list[bytes]] = {}
         self.hides_children = False
         self.queue_document: Document | None = {
             "jobQueueName": "q",
@@ -115,8 +116,8 @@ class FakeBatch:
     def environments(self, names: Sequence[str]) -> list[Document]:
         return self.compute
 
-    def log_lines(self, stream: str, most: int) -> list[bytes]:
-        return []
+    def log_lines(self, group: str, stream: str) -> list[bytes]:
+        return self.logs.get(f"{group}:{stream}", [])
 
     def limit_patience(self, seconds: float) -> None:
         pass

@@ -58,6 +58,40 @@ def test_a_second_job_of_a_name_is_terminated_when_it_appears(server: FakeBatch,
     wait_for(lambda: server.terminated == [second])
 
 
+def test_a_job_of_a_lost_answer_that_appears_after_the_end_of_the_run_is_terminated(
+    server: FakeBatch, driver: Driver
+) -> None:
+    """Nobody polls any more when the last task has succeeded."""
+    server.is_alone = False
+    driver.executor.submit([task("end")])
+    (kept,) = server.wait_for_jobs(1)
+    driver.commit(task("end"))
+    server.set(kept.id, "SUCCEEDED", startedAt=1)
+    driver.finished(1)
+    driver.stopped()
+    listed, looks = server.jobs_named, iter(range(2))
+
+    def late(queue: str, prefix: str) -> Iterator[Any]:
+        if next(looks, None) is None and len(server.jobs) == 1:
+            server.submit(kept.request)
+        return listed(queue, prefix)
+
+    server.jobs_named = late  # type: ignore[method-assign]
+    driver.executor.close()
+    assert server.terminated == ["job1"]
+
+
+def test_closing_a_run_that_continues_elsewhere_terminates_nothing(server: FakeBatch, driver: Driver) -> None:
+    """Its other driver may have taken over the job of a lost answer."""
+    server.is_alone = False
+    driver.executor.submit([task("start")])
+    (kept,) = server.wait_for_jobs(1)
+    driver.stopped()
+    server.submit(kept.request)
+    driver.executor.close()
+    assert server.terminated == []
+
+
 def test_cancel_ends_the_jobs_that_nobody_waits_for(server: FakeBatch) -> None:
     """Those of an earlier driver in any of the run's queues."""
     store = MemoryStore()

@@ -20,6 +20,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.host.framing import Encoder
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.executors.batch_driver import OPTIONS, ROLE, SECONDS, Driver, branches, task
 from tests.unit.executors.fake_batch import FakeBatch
@@ -89,6 +90,41 @@ def test_a_task_without_any_result_is_explained_by_its_job(server: FakeBatch, dr
     end = driver.next(Finished).result
     assert end.outcome is Outcome.OUT_OF_MEMORY
     assert "@resources(memory=7000)" in end.explained.resolution
+
+
+def test_output_that_only_cloudwatch_has_is_stored(server: FakeBatch, driver: Driver) -> None:
+    """``logs`` shows it as any other; what the store has already is kept."""
+    lines = Encoder("stdout").feed(b"read 3 files\n\nand no more\n") + Encoder("stderr").feed(b"a warning\n")
+    server.logs["/aws/batch/job:s"] = lines.splitlines()
+    log = driver.run_store.open_log("end", "0", 0, "stdout")
+    log.write(b"stored\n")
+    log.close()
+    for step in ("start", "end"):
+        driver.executor.submit([task(step)])
+    ended = {"exitCode": 137, "reason": "OutOfMemoryError: Container killed", "logStreamName": "s"}
+    for job in server.wait_for_jobs(2):
+        server.set(job.id, "FAILED", startedAt=1, container=ended)
+    ends: list[Finished] = []
+    while len(ends) < 2:
+        event = driver.events.get(timeout=SECONDS)
+        ends += [event] if isinstance(event, Finished) else []
+    assert all("and no more" in end.result.explained.detail for end in ends)
+    stored = [driver.run_store.read_log(step, "0", 0, "stdout") for step in ("start", "end")]
+    assert stored == [b"read 3 files\n\nand no more\n", b"stored\n"]
+    assert driver.run_store.read_log("start", "0", 0, "stderr") == b"a warning\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [None]), (2, [2]), (10_000, [10_000]), (10_001, [10_000, None]), (10_002, [10_000, 2])]
+)
+def test_array_jobs_have_two_to_ten_thousand_children(
+    server: FakeBatch, driver: Driver, count: int, sizes: list[int | None]
+) -> None:
+    """AWS has no larger ones, and none with a single child; each branch is in one job."""
+    driver.executor.submit(branches(count))
+    jobs = server.wait_for_jobs(len(sizes))
+    assert [job.request.get("arrayProperties", {}).get("size") for job in jobs] == sizes
+    assert [spec.name for job in jobs for spec in job.tasks] == [spec.name for spec in branches(count)]
 
 
 def test_why_a_job_waits_is_reported_once(server: FakeBatch, driver: Driver) -> None:

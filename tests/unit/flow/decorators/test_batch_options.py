@@ -12,6 +12,7 @@ from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators.base import of, options_of
 from k8sflow.flow.decorators.batch import batch
 from k8sflow.flow.decorators.batch_options import BatchOptions, mebibytes, merge_batch
+from k8sflow.flow.decorators.batch_parsers import log_options
 
 PAGE = (Path(__file__).parents[4] / "docs" / "batch.md").read_text()
 ROLE = "arn:aws:iam::123456789012:role/jobs"
@@ -130,3 +131,9 @@ def test_the_docs_list_every_option() -> None:
     table += [f"| `{option.name}` | {option.metadata['help']} |" for option in fields(BatchOptions)]
     section = PAGE.partition("## Options")[2].partition("\n## ")[0]
     assert [line for line in section.splitlines() if line.startswith("|")] == table
+
+
+@pytest.mark.parametrize("value", [{"awslogs-group": "/jobs"}, "awslogs-group=/jobs", "awslogs-group:/jobs"])
+def test_an_option_of_the_log_driver_is_written_in_any_form(value: object) -> None:
+    """The last one is Metaflow's."""
+    assert log_options(value) == {"awslogs-group": "/jobs"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.errors import BatchError, RunCancelledError, RunError, StorageError, SupersededError
+from k8sflow.errors import BatchError, LoginEndedError, RunCancelledError, RunError, StorageError, SupersededError
 from k8sflow.flow.decorators.policy import InfrastructureRetry
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.actions import RunEnd
@@ -185,16 +185,17 @@ def test_a_run_that_someone_has_cancelled_ends_as_cancelled(tmp_path: Path) -> N
     assert world.executor.cancelled == 1
 
 
-def test_a_driver_that_was_superseded_leaves_what_runs(tmp_path: Path) -> None:
-    """Its executors are closed and not cancelled, and it writes no outcome: the run is another one's."""
+@pytest.mark.parametrize("kind", [SupersededError, LoginEndedError])
+def test_a_driver_that_was_superseded_or_logged_out_leaves_what_runs(tmp_path: Path, kind: type[Exception]) -> None:
+    """Its executors are closed and not cancelled, and it writes no outcome: another one has the run, or will."""
     world = World(graph_of(Plain()), tmp_path)
 
     def behave(spec: TaskSpec) -> None:
         assert world.executor is not None
-        world.executor.report(SupersededError("another process has taken over"))
+        world.executor.report(kind("the driver ends"))
 
     world.behave = behave  # type: ignore[assignment]
-    with pytest.raises(SupersededError):
+    with pytest.raises(kind):
         world.drive()
     assert world.executor is not None
     assert (world.executor.cancelled, world.executor.closed) == (0, 1)
