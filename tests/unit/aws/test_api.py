@@ -83,6 +83,19 @@ def serve(servers: list[Server], monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
+class Clock:
+    """A time that passes only in pauses."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 THROTTLED = (429, "TooManyRequestsException", {"message": "Too Many Requests"})
 SUBMITTED = (200, "", {"jobId": "j1", "jobName": "n", "jobArn": "arn:aws:batch:eu-west-1:123456789012:job/j1"})
 REQUEST = {"jobName": "n", "jobQueue": "q", "jobDefinition": "d"}
@@ -176,6 +189,24 @@ def test_a_job_that_appears_late_is_found(serve: Any, monkeypatch: pytest.Monkey
     server = serve(None, (200, "", {"jobSummaryList": []}), (200, "", {"jobSummaryList": [old]}), found)
     assert Boto3Api("eu-west-1").submit(REQUEST) == Submitted("j7")
     assert server.paths == ["submitjob", *["listjobs"] * 3]
+
+
+def test_submits_stay_below_the_rate_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS allows 50 per second; the time is the test's own."""
+    clock = Clock()
+    times: list[float] = []
+
+    def submitted(**_: Any) -> dict[str, Any]:
+        times.append(clock.now)
+        return {"jobId": "j1"}
+
+    monkeypatch.setattr("k8sflow.aws.api.time", clock)
+    api = Boto3Api("eu-west-1")
+    monkeypatch.setattr(api._client, "submit_job", submitted)
+    for _ in range(120):
+        api.submit(REQUEST)
+    assert len(times) == 120
+    assert all(later - earlier >= 1 for earlier, later in zip(times, times[50:], strict=False))
 
 
 def test_pages_of_jobs_are_followed(serve: Any) -> None:
