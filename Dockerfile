@@ -31,7 +31,7 @@ RUN set -eu; \
     python3 -m pip --python /opt/venv/bin/python install -c requirements.lock -r requirements.txt; \
     python3 -m pip install -c requirements.lock --target /build/tools hatchling; \
     python3 -m pip install -c requirements.lock --target /opt/k8sflow --python-version 3.10 --only-binary=:all: \
-        --implementation py --abi none --platform any boto3 click cloudpickle pathspec threadpoolctl; \
+        --implementation py --abi none --platform any boto3 click cloudpickle markdown-it-py pathspec threadpoolctl; \
     rm -r /opt/k8sflow/bin
 # botocore has data for some 400 services; a run needs S3's and, for workload identity, STS's. Half of the kubernetes
 # package, which serves an old kind of kubeconfig, is a copy of the client for asyncio.

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators.batch import batch
+    from k8sflow.flow.decorators.card import card
     from k8sflow.flow.decorators.catch import catch
     from k8sflow.flow.decorators.environment import environment
     from k8sflow.flow.decorators.exit_hook import exit_hook
@@ -107,6 +108,7 @@ hooks.register("instance", "k8sflow.cli.flow:main")
 hooks.register("instance_in_pod", "k8sflow.runtime.commands.step:run_in_pod")
 hooks.register("current_run", "k8sflow.client.run:Run")
 hooks.register("current_task", "k8sflow.client.run:task_of")
+hooks.register("cards", "k8sflow.cards.of_task:CardsOfTask")
 hooks.register("read_url", "k8sflow.s3.read_url:read_url")
 
 # The module of each public name, imported on first use, so that a flow pays only for what it uses.
@@ -172,6 +174,7 @@ _HOMES = {
     "WorkerDied": "k8sflow.parallel",
     "WorkerOutOfMemory": "k8sflow.parallel",
     "batch": "k8sflow.flow.decorators.batch",
+    "card": "k8sflow.flow.decorators.card",
     "catch": "k8sflow.flow.decorators.catch",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
@@ -264,6 +267,7 @@ __all__ = [
     "WorkerDied",
     "WorkerOutOfMemory",
     "batch",
+    "card",
     "catch",
     "config_expr",
     "current",

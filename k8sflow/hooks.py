@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Literal
 
-Name = Literal["instance", "instance_in_pod", "current_run", "current_task", "read_url"]
+Name = Literal["instance", "instance_in_pod", "current_run", "current_task", "read_url", "cards"]
 _registered: dict[Name, str | Callable[..., Any]] = {}
 
 
@@ -18,6 +18,7 @@ def register(name: Name, function: str | Callable[..., Any]) -> None:
             task that this process is for; ``instance_in_pod``: the same in a task's process in a pod.
             ``current_run``, ``current_task``: take a run's records (and the names of a step and a task), and return the
             client's objects. ``read_url``: takes a URL, and returns its content as bytes.
+            ``cards``: takes a run's records, a task and the options of its cards, and returns what makes the cards.
         function: The function, or ``module:name``, which is imported at the first call.
     """
     _registered[name] = function

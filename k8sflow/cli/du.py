@@ -50,12 +50,12 @@ def _print(found: list[tuple[str, FlowSize]]) -> None:
     if not found:
         click.echo("No flow was found.", err=True)
         return
-    head = ["flow", "runs", "records", "output", "checkpoints", "artifacts", "data", "total", "store"]
+    head = ["flow", "runs", "records", "output", "cards", "checkpoints", "artifacts", "data", "total", "store"]
     rows = [
         [
             each.flow,
             f"{each.runs:,}",
-            *(units.size(count) for count in (each.records, each.output, each.checkpoints)),
+            *(units.size(count) for count in (each.records, each.output, each.cards, each.checkpoints)),
             f"{units.size(each.blob_bytes)} ({each.blobs:,})",
             units.size(each.data),
             units.size(each.total),

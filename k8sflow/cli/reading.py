@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from k8sflow.cli import advise, du, dump, gc, logs, packages, runs, tags, timeline
+from k8sflow.cli import advise, card, du, dump, gc, logs, packages, runs, tags, timeline
 from k8sflow.cli.scope import Scope
 from k8sflow.flow.spec import FlowSpec
 
@@ -14,6 +14,7 @@ def commands(flow: type[FlowSpec] | None = None) -> list[click.Command]:
     scope = Scope.of_flow(flow) if flow is not None else Scope.everywhere()
     return [
         advise.command(scope),
+        card.command(scope),
         du.command(scope),
         dump.command(scope),
         gc.command(scope),

@@ -199,6 +199,11 @@ class Task(TaggedAsParent):
         flow, _, run = self._commit.origin.partition("/")
         return Task(self.id, parent=self.parent.parent.beside(flow, run).unchecked_step(self.parent.id))
 
+    @property
+    def origin_task(self) -> Task | None:
+        """The task that ran in place of this one, if this task is a clone."""
+        return self._origin
+
     # ------------------------------------------------------------------ context
 
     @property

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from rich.cells import cell_len
-
 from k8sflow.drawing.arrows import arrows, joined, loop
+from k8sflow.drawing.cells import cell_len
 from k8sflow.drawing.layout import Extent, Layout, Segment, lay_out
 from k8sflow.flow.graph import Graph, Node
 
@@ -21,13 +20,19 @@ _STYLE = """
   rect.step { fill: #eef4fb; stroke: #3b6ea5; stroke-width: 1.3; }
   rect.end { fill: #e6f4ea; stroke: #2f855a; }
   rect.switch { fill: #fff7e0; stroke: #b7791f; }
+  rect.current { stroke: #c2410c; stroke-width: 3; }
   path { fill: none; stroke: #7b8794; stroke-width: 1.4; }
   path.head { fill: #7b8794; stroke: none; }
 """
 
 
-def draw(graph: Graph) -> str:
-    """The drawing as the text of an SVG file; steps inside a foreach are stacks of cards."""
+def draw(graph: Graph, *, current: str = "") -> str:
+    """The drawing as the text of an SVG file; steps inside a foreach are stacks of cards.
+
+    Args:
+        graph: The graph.
+        current: A step that is marked; empty for none.
+    """
     found = arrows(graph)
     layout = lay_out(graph, found, lambda step: _extent(graph, graph[step]), _label_width, _GAP, whole=False)
     tops = _tops(layout)
@@ -50,7 +55,10 @@ def draw(graph: Graph) -> str:
         '<rect width="100%" height="100%" rx="8" fill="#fff"/>',
         f'<g transform="translate({_MARGIN} {_MARGIN})">',
         *(_segment(graph, segment, layout, tops) for segment in layout.segments),
-        *(_step(graph, node, layout.x[node.name], tops[row[node.name]]) for node in graph.nodes.values()),
+        *(
+            _step(graph, node, layout.x[node.name], tops[row[node.name]], is_current=node.name == current)
+            for node in graph.nodes.values()
+        ),
         *(_label(segment, layout, tops) for segment in layout.segments if segment.label),
         "</g>",
         "</svg>",
@@ -105,9 +113,10 @@ def _label(segment: Segment, layout: Layout, tops: list[float]) -> str:
     return f'<text class="label" x="{layout.x[segment.labelled] + 8:.1f}" y="{y:.1f}">{escape(segment.label)}</text>'
 
 
-def _step(graph: Graph, node: Node, x: float, top: float) -> str:
+def _step(graph: Graph, node: Node, x: float, top: float, *, is_current: bool) -> str:
     half = _half(node)
     kind = "end" if node.is_start or node.is_end else "switch" if node.condition is not None else ""
+    kind += " current" * is_current
     radius = _STEP_HEIGHT / 2 if node.is_start or node.is_end else 7
     cards = [2, 1, 0] if graph.depth(node.name) else [0]
     parts = [

@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rich.cells import cell_len
-
 from k8sflow.drawing.arrows import arrows, joined, loop
+from k8sflow.drawing.cells import cell_len
 from k8sflow.drawing.layout import Extent, Segment, lay_out
 from k8sflow.flow.graph import Graph, Node
 

@@ -259,6 +259,9 @@ class Current:
         if name in _BROUGHT_BY:
             where = "exists only in a running task" if facts is None else f"needs {_BROUGHT_BY[name]} above the flow"
             raise AttributeError(f"current.{name} {where}.")
+        if name == "card":
+            where = "exists only in a running task" if facts is None else "needs @card above the step"
+            raise AttributeError(f"current.card {where}.")
         if name == "checkpoint":
             raise AttributeError("current.checkpoint exists only in a running task.")
         if name == "parallel":

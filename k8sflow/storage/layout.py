@@ -22,6 +22,7 @@ _OF_RUN = re.compile(
     rf"|{_TASK}/(?:commit\.json|checkpoint/.+|\d+/.+))"
 )
 _CHECKPOINT = re.compile(rf"(?:runs|spins)/{_RUN}/{_TASK}/checkpoint/.+")
+_CARD = re.compile(rf"(?:runs|spins)/{_RUN}/{_TASK}/\d+/cards/.+")
 _INDEX = re.compile(rf"index/{_RUN}/(?:started/=.*|(?:ended|tags)/[0-9a-f]+/(?:-|=.*))")
 _CONDEMNED = re.compile(r"condemned/[0-9a-f]{64}/[0-9a-f]+")
 
@@ -49,6 +50,11 @@ def is_of_run(key: str) -> bool:
 def is_checkpoint(key: str) -> bool:
     """True if a key is that of a part of a task's checkpoint."""
     return _CHECKPOINT.fullmatch(_below_flow(key)) is not None
+
+
+def is_card(key: str) -> bool:
+    """True if a key is that of a card; a step of the name cards has other keys."""
+    return _CARD.fullmatch(_below_flow(key)) is not None
 
 
 def is_of_index(key: str) -> bool:

@@ -7,6 +7,7 @@
 <flow>/runs/<run>/driver.lock, drivers/  the lease of the driver (storage/lease.py)
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
 <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{start.json,outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
+<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/cards/  HTML files for people (storage/cards.py)
 <flow>/runs/<run>/tasks/<step>/<task>/checkpoint/   until the task has a result (storage/checkpoints.py)
 <flow>/runs/<run>/deleting/<gc>.json     a gc is about to delete the run (storage/garbage.py)
 <flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from k8sflow.storage import layout
-from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.objects import ObjectInfo, ObjectStore
 from k8sflow.storage.run_store import RUNS, SPINS
 
 _STREAMS = ("stdout", "stderr")
@@ -20,6 +20,7 @@ class FlowSize:
         runs: The number of its runs, with the trial tasks of ``spin``.
         records: Bytes of the records of runs and tasks, with small artifacts in them.
         output: Bytes of the output of tasks.
+        cards: Bytes of the cards of tasks.
         checkpoints: Bytes of the checkpoints of tasks without a result.
         blobs: The number of blobs, which have larger artifacts and code.
         blob_bytes: Their bytes.
@@ -30,6 +31,7 @@ class FlowSize:
     runs: int = 0
     records: int = 0
     output: int = 0
+    cards: int = 0
     checkpoints: int = 0
     blobs: int = 0
     blob_bytes: int = 0
@@ -38,12 +40,23 @@ class FlowSize:
     @property
     def total(self) -> int:
         """All of its bytes."""
-        return self.records + self.output + self.checkpoints + self.blob_bytes + self.data
+        return self.records + self.output + self.cards + self.checkpoints + self.blob_bytes + self.data
 
     @property
     def is_empty(self) -> bool:
         """True if nothing of k8sflow is there: the folder is another program's."""
         return self.total == 0
+
+    def add(self, each: ObjectInfo) -> None:
+        """Counts an object of a run."""
+        if layout.is_checkpoint(each.key):
+            self.checkpoints += each.size
+        elif layout.is_card(each.key):
+            self.cards += each.size
+        elif each.key.rpartition("/")[2].startswith(_STREAMS):
+            self.output += each.size
+        else:
+            self.records += each.size
 
 
 def size_of(store: ObjectStore, flow: str) -> FlowSize:
@@ -62,12 +75,7 @@ def size_of(store: ObjectStore, flow: str) -> FlowSize:
             if not layout.is_of_run(each.key):
                 continue
             runs.add("/".join(each.key.split("/")[:3]))
-            if layout.is_checkpoint(each.key):
-                found.checkpoints += each.size
-            elif each.key.rpartition("/")[2].startswith(_STREAMS):
-                found.output += each.size
-            else:
-                found.records += each.size
+            found.add(each)
     for name, is_ours in (("index", layout.is_of_index), ("condemned", layout.is_condemned)):
         found.records += sum(each.size for each in store.list_objects(f"{flow}/{name}/") if is_ours(each.key))
     found.runs = len(runs)

@@ -28,6 +28,8 @@ _CODE = (
     "import sys; path = sys.path[:]; sys.path[:] = {path!r}; from {module} import main; "
     "main({setup}, {connection}, {lock}, {driver}, path)"
 )
+# The decorator, which is loaded only where a flow, or ``--with``, has it.
+_CARD = "k8sflow.flow.decorators.card"
 _TASKS_MODULES = tuple(f"k8sflow.{name}" for name in ("client", "exception", "flow", "parallel", "storage", "task"))
 
 
@@ -121,8 +123,14 @@ def _preloading(launch: Launch, plan: PreloadPlan, variables: Mapping[str, str])
         "argv": [*launch.argv, "step"],
         "files": None,
         "log": os.environ.get(debug_log.VARIABLE),
-        "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
+        "ours": [*sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)), *_of_cards()],
     }
+
+
+def _of_cards() -> tuple[str, ...]:
+    """The modules that make cards, if the flow has any: named, since they belong to an upper layer."""
+    names = ("of_task", "supervisor", "markdown")
+    return tuple(f"k8sflow.cards.{name}" for name in names) if _CARD in sys.modules else ()
 
 
 def _starting(document: Mapping[str, Any], lock: int | None) -> Start:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.current import current
@@ -23,6 +23,7 @@ from k8sflow.task.failure import failure, said
 from k8sflow.task.inherited import inherited_by
 from k8sflow.task.inside import exit_hooks
 from k8sflow.task.inside.call_step import call_step
+from k8sflow.task.inside.cards import Cards, cards_of
 from k8sflow.task.inside.current_facts import current_facts
 from k8sflow.task.inside.gang import environment_set
 from k8sflow.task.inside.inputs import Inputs
@@ -61,22 +62,32 @@ class TaskRunner:
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""
         moments.note("entered")
+        cards = None
         try:
-            result = self.execute(spec)
+            cards = cards_of(self.definition, self.record, self.run_store, spec, is_own_process=self.is_own_process)
+            result = self.execute(spec, cards)
         except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
             result = failure(error)
         write_outcome(self.run_store, spec, result)
+        if cards is not None:  # the task has its result: its cards can't change that
+            cards.finish()
         if self.record.is_traced:
             moments.store(self.run_store, spec)
         return result
 
-    def execute(self, spec: TaskSpec) -> TaskResult:
+    def execute(self, spec: TaskSpec, cards: Cards | None = None) -> TaskResult:
         """Runs a task and commits what it left.
+
+        Args:
+            spec: The task.
+            cards: Its cards, if its step has any.
 
         Raises:
             BaseException: What the user's code raises, as it is.
         """
         facts = current_facts(self.definition, self.record, self.run_store, spec)
+        if cards is not None:
+            facts = replace(facts, more={**facts.more, "card": cards})
         try:
             together = nullcontext() if facts.parallel is None else environment_set(spec, facts.parallel)
             with current.running(facts), together:
