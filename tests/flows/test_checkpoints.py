@@ -91,7 +91,7 @@ IN_ONE_ATTEMPT = """
                 if os.getpid() != pid:
                     current.checkpoint.save()
             try:
-                parallel_map(save, range(4), 2)
+                parallel_map(save, range(4), 2, backend="fork")
             except Exception as error:
                 self.error = str(error)
             self.next(self.end)
