@@ -9,7 +9,7 @@ SMALL = {"cpu": 0.05, "memory": 150}
 
 
 class Cards(FlowSpec):
-    ticks = Parameter("ticks", default=10)
+    ticks = Parameter("ticks", default=25)
 
     @resources(**SMALL)
     @step
