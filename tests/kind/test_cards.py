@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ KUBERNETES = ("--with", "kubernetes")
 
 def test_a_pods_card_moves(namespace: Namespace, client: Callable[[str], Any]) -> None:
     """The page is there while the pod runs, and complete afterwards."""
-    run = "cards1"
+    run = f"c{secrets.token_hex(6)}"
     running = namespace.start("cards.py", "--run-id", run, *KUBERNETES)
     running.seen(r"\[work/0\] tick 2$")
 
