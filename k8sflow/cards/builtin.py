@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -14,7 +15,6 @@ from k8sflow.cards.page import document
 from k8sflow.cards.rendering import body_of
 from k8sflow.cards.tables import facts
 from k8sflow.cards.texts import pretty, shortened
-from k8sflow.client.logs import LogLine
 from k8sflow.drawing.svg import draw
 from k8sflow.errors import K8sflowError
 
@@ -206,9 +206,5 @@ def _look(artifact: DataArtifact, room: list[int]) -> Html:
 
 
 def _output(task: Task) -> Html | None:
-    lines = list(islice(task.lines(), None))[-_LOG_LINES:]
-    return tag("pre", "\n".join(map(_text, lines))) if lines else None
-
-
-def _text(line: LogLine) -> str:
-    return line.text
+    lines = deque((line.text for line in task.lines()), maxlen=_LOG_LINES)
+    return tag("pre", "\n".join(lines)) if lines else None

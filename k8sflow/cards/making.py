@@ -17,6 +17,10 @@ from k8sflow.cards.rendering import text_of
 from k8sflow.cards.texts import Error
 from k8sflow.storage.cards import CardName, TaskCards
 
+# The messages between the task's process and its supervisor, and the files with the snapshots that they are about.
+REFRESH, FINAL, DONE = b"r", b"f", b"d"
+REFRESHED, FINISHED = "refresh.pickle", "final.pickle"
+
 
 @dataclass(frozen=True)
 class CardOptions:

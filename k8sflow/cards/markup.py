@@ -33,7 +33,7 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     Args:
         name: Its name.
         children: What is in it: markup, or text, which is escaped.
-        attributes: Its attributes; ``class_`` stands for class, and _ for -. None and False leave one out.
+        attributes: Its attributes. Write ``class_`` for ``class``, and ``_`` for ``-``. None and False are omitted.
     """
     written = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')

@@ -17,7 +17,7 @@ from typing import Any
 from k8sflow.cards.accept import component_of
 from k8sflow.cards.base import MetaflowCardComponent
 from k8sflow.cards.classes import is_editable
-from k8sflow.cards.making import CardOptions, Snapshot
+from k8sflow.cards.making import FINAL, FINISHED, REFRESH, REFRESHED, CardOptions, Snapshot
 from k8sflow.errors import ConfigurationError
 from k8sflow.parallel.forking import flush_output, fork_process
 from k8sflow.storage.cards import CardName, TaskCards
@@ -25,7 +25,6 @@ from k8sflow.storage.run_store import RunStore
 
 _LEAST_PAUSE = 0.02
 _GRACE_SECONDS = 15.0
-_REFRESH, _FINAL = b"r", b"f"  # REFRESH and FINAL of the supervisor, which imports much
 
 
 class OneCard:
@@ -254,8 +253,8 @@ class _Process:
         if started < self._not_before or os.getpid() != self._owner:
             return
         try:
-            snapshot().write(self._folder / "refresh.pickle")
-            os.write(self._outbox, _REFRESH)
+            snapshot().write(self._folder / REFRESHED)
+            os.write(self._outbox, REFRESH)
         except (OSError, MemoryError):  # the supervisor has died, its pipe or the disk is full: the next may succeed
             pass
         now = time.monotonic()
@@ -272,8 +271,8 @@ class _Process:
             return
         try:
             flush_output()
-            snapshot.write(self._folder / "final.pickle")
-            os.write(self._outbox, _FINAL)
+            snapshot.write(self._folder / FINISHED)
+            os.write(self._outbox, FINAL)
             select.select([self._inbox], [], [], seconds + _GRACE_SECONDS)
         except (OSError, MemoryError, ValueError) as error:  # ValueError: the step has closed descriptors
             print(f"@card: no card can be created: {error}", file=sys.stderr)  # noqa: T201  the task's own output

@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from k8sflow.cards.builtin import error_page
-from k8sflow.cards.making import CardOptions, Snapshot, make
+from k8sflow.cards.making import DONE, FINAL, FINISHED, REFRESH, REFRESHED, CardOptions, Snapshot, make
 from k8sflow.cards.texts import shortened
 from k8sflow.errors import AccessError, K8sflowError, StorageError
 from k8sflow.parallel.forking import fork_process, renew_output
 from k8sflow.parallel.limits import memory_figures
 from k8sflow.storage.cards import TaskCards
 
-REFRESH, FINAL, DONE = b"r", b"f", b"d"
-REFRESHED, FINISHED = "refresh.pickle", "final.pickle"
 _PR_SET_PDEATHSIG = 1
 _MOST_MEMORY, _LEAST_MEMORY = 4 << 30, 256 << 20
 _FAILED, _NO_MEMORY = 1, 3
