@@ -88,14 +88,16 @@ class Sweep:
             deleted: The prefixes of the runs that were deleted, or would be.
             indexed: The keys of the index, as they were before the runs were listed.
         """
-        records, remains, runs = [], [], set()
+        referring, remains, runs = [], [], set()
         for run, each in self._objects_of_runs():
             if run in deleted:
                 continue
             if each.key == f"{run}/run.json":
                 runs.add(run)
-            records += [each.key] if is_referring(each.key) else []
-            remains.append((run, each))
+            referring += [(run, each.key)] if is_referring(each.key) else []
+            remains += [(run, each)] if layout.is_of_run(each.key) else []
+        # A record under a key that is not known here, such as a newer version's, protects what it refers to as well.
+        records = [key for run, key in referring if run in runs or layout.is_of_run(key)]
         lost = [each.key for run, each in remains if run not in runs and each.age > GRACE_SECONDS]
         lost += [key for key in indexed if f"{self._flow}/{RUNS}/{key.split('/')[2]}" not in runs | deleted]
         condemned = self._store.list_objects(condemned_prefix(self._flow))
@@ -112,11 +114,10 @@ class Sweep:
         self._delete_unused(referenced)
 
     def _objects_of_runs(self) -> Iterator[tuple[str, ObjectInfo]]:
-        """The objects of runs and trial tasks, with the prefixes of their runs."""
+        """All objects in the folders of runs and trial tasks, with the prefixes of their runs."""
         for folder in (RUNS, SPINS):
             for each in self._store.list_objects(f"{self._flow}/{folder}/"):
-                if layout.is_of_run(each.key):
-                    yield "/".join(each.key.split("/")[:3]), each
+                yield "/".join(each.key.split("/")[:3]), each
 
     def _delete_unused(self, referenced: set[str]) -> None:
         blobs: Iterable[ObjectInfo] = self._store.list_objects(f"{self._flow}/blobs/")

@@ -317,6 +317,17 @@ def test_objects_of_other_programs_stay(aged: Aged) -> None:
     assert size_of(aged.store, "F").data == len(b"preciouswords")
 
 
+def test_a_record_under_an_unknown_key_protects_what_it_refers_to(aged: Aged) -> None:
+    """A later version may write other keys below a run."""
+    run = aged.run("new", [_large("x")])
+    commit = run.task_key("start", "0", "commit.json")
+    aged.store.put(f"{run.prefix}/elsewhere/commit.json", [bytes(aged.store.get(commit))])
+    aged.store.delete([commit])
+    aged.age("F/")
+    assert aged.collect().blobs == 0
+    assert len(aged.blobs()) == 1
+
+
 def test_a_folder_around_the_store_stays(tmp_path: Path) -> None:
     """Even if it is empty, once the last run was deleted: it may be the folder of another user, or a mount point."""
     aged = Aged(FolderStore(str(tmp_path / "disk" / "store")), tmp_path / "disk" / "store")
