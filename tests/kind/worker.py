@@ -33,6 +33,8 @@ def second_node(namespace: Namespace) -> Iterator[str]:
     try:
         _start(kind)
         _join(kind)
+        # kubeadm ends once the kubelet has its certificate; the kubelet registers its node some time later.
+        namespace.kubectl("wait", f"node/{WORKER}", "--for=create", "--timeout=120s")
         namespace.kubectl("wait", f"node/{WORKER}", "--for=condition=Ready", "--timeout=120s")
         _load(kind, namespace.cluster.image)
         yield WORKER
