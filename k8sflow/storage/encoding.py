@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from k8sflow.articles import with_article
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
+from k8sflow.storage.culprit import path_to_culprit
 from k8sflow.storage.objects import Buffer
 
 _ALIGNMENT = 64
@@ -219,7 +220,11 @@ def _by_value(value: object, name: str, first: Exception | None) -> Encoded:
     try:
         found = _cloudpickled(value)
     except Exception as error:  # as with pickle: the code of the value's classes may raise anything
-        cause = _culprit(value) or (str(first) if first and str(first) != str(error) else "")
+        path, part = path_to_culprit(value, f"self.{name}", _cloudpickled)
+        cause = str(first) if first and str(first) != str(error) else ""
+        if part is not value:
+            kind = with_article(type_name(part).removeprefix("builtins."))
+            cause = f"The part that can't be pickled is {path}, {kind}."
         raise _unpicklable(value, name, error, cause) from error
     if why := _use_here_only(found):
         raise _unpicklable(value, name, why)
@@ -246,23 +251,6 @@ def _file_reducer(ordinary: Callable[[Any], Any]) -> Callable[[Any], Any]:
         raise TypeError(f"the file {file.name!r} is open in this process only. Store its name or its content.")
 
     return reduce
-
-
-def _culprit(value: object) -> str:
-    """The part of a container or an object that can't be pickled, if it is one level down."""
-    parts: list[tuple[str, object]] = []
-    if isinstance(value, dict):
-        parts = [(f"[{key!r}]", part) for key, part in value.items()]
-    elif isinstance(value, (list, tuple)):
-        parts = [(f"[{index}]", part) for index, part in enumerate(value)]
-    elif "__dict__" in dir(type(value)):
-        parts = [(f".{key}", part) for key, part in vars(value).items()]
-    for position, part in parts[:1000]:
-        try:
-            _cloudpickled(part)
-        except Exception:  # noqa: BLE001  any error means that this part can't be pickled
-            return f"It is its part {position}, {with_article(type_name(part).removeprefix('builtins.'))}."
-    return ""
 
 
 def shape_of(data: Buffer) -> Shape:
