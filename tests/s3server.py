@@ -20,6 +20,14 @@ NO_FILES = {"AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowh
 BUCKET = "tests"
 
 
+def profile(folder: Path) -> dict[str, str]:
+    """Write a profile of the AWS command line with the keys; return the environment, with which boto3 is used."""
+    file = folder / "aws-config"
+    key, secret = KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]
+    file.write_text(f"[profile p]\naws_access_key_id={key}\naws_secret_access_key={secret}\n")
+    return {"AWS_PROFILE": "p", "AWS_CONFIG_FILE": str(file), "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}
+
+
 @contextmanager
 def s3_server(folder: Path, port: int = 0) -> Iterator[S3Server]:
     """Start a server on this machine, by default on a free port, with a bucket, which is empty in a new folder."""

@@ -99,7 +99,7 @@ class Bucket:
     def upload_part(self, key: str, upload: str, number: int, body: Buffer) -> str:
         """As of ``S3Client``."""
         with self.translated(key):
-            return self._client.upload_part(key, upload, number, body)
+            return self._client.upload_part(key, upload, number, [body])
 
     @patient
     def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool) -> bool:

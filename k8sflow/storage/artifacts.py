@@ -16,6 +16,7 @@ from k8sflow.storage.encoding import Encoded, Find, Shape, decode, encode, sha25
 from k8sflow.storage.loadable import check_loadable
 from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.sameness import differs_by_caches, is_unchanged
+from k8sflow.storage.written import get_written
 
 INLINE_BYTES = 2048
 # Blobs that a task may need again: the items of a foreach, which a join reads once for each branch.
@@ -194,7 +195,7 @@ class ArtifactStore:
             ArtifactError: There is no such blob.
         """
         try:
-            return self._store.get(blob_key(self._flow, blob))
+            return get_written(self._store, blob_key(self._flow, blob))
         except ObjectNotFoundError as error:
             raise ArtifactError(
                 f"the content of {name!r} is missing: there is no blob {blob} in {self._store.url}.",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from k8sflow.errors import ConfigurationError, K8sflowError, ObjectNotFoundError, StorageError
 from k8sflow.storage.records import dump
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.written import get_written
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -190,7 +191,7 @@ class TaskCheckpoints:
             prefix, _, name = key.rpartition("/")
             if name == _MANIFEST:
                 try:
-                    data = bytes(self._store.get(key))
+                    data = bytes(get_written(self._store, key))
                 except ObjectNotFoundError:  # its successor has just deleted it
                     continue
                 found.append((f"{prefix}/", run_store.parsed(key, data, Manifest.from_document)))
@@ -214,7 +215,7 @@ class TaskCheckpoints:
             os.utime(_inside(folder, name), ns=(manifest.times[name], manifest.times[name]))
 
     def _download_chunk(self, prefix: str, chunk: str, path: Path, number: int) -> None:
-        data = self._store.get(f"{prefix}{chunk}")
+        data = get_written(self._store, f"{prefix}{chunk}")
         if hashlib.sha256(data).hexdigest() != chunk:
             raise _DamagedError(f"{prefix}{chunk} is damaged: its sha256 is another one.")
         with path.open("r+b") as file:

@@ -22,6 +22,7 @@ from typing import Protocol
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import AccessError, ObjectNotFoundError, StorageError
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.written import get_written
 
 _log = DebugLog(__name__)
 BEAT_SECONDS = 10.0
@@ -223,7 +224,7 @@ class ObjectLease:
             return False
         key, mine = self._key(latest + 1), _dump(self._me)
         # The client retries by itself when it gets no answer from the store, and may then find its own object.
-        if not self._store.put_new(key, mine) and bytes(self._store.get(key)) != mine:
+        if not self._store.put_new(key, mine) and bytes(get_written(self._store, key)) != mine:
             _log.debug("Another process has taken the lease %s.", key)
             return False
         _log.debug("Took the lease %s; the previous holder: %s.", key, holder or "none")
@@ -269,7 +270,7 @@ class ObjectLease:
             return 0, None
         number = int(latest.rpartition("/")[2].removesuffix(".json"))
         with contextlib.suppress(ObjectNotFoundError):
-            return number, _parse(bytes(self._store.get(latest)))
+            return number, _parse(bytes(get_written(self._store, latest)))
         return number, None
 
     def _is_silent(self, holder: LeaseHolder) -> bool:

@@ -4,8 +4,7 @@ The time depends on what is at stake: a command that reads waits half a minute, 
 the driver of a run wait for minutes (the setting ``storage_patience_seconds``). Before the first answer, nothing is at
 stake and the endpoint may be wrong, so by default calls don't wait then.
 
-A server that has answered before and now denies access is asked again a few times, within three seconds: some deny
-everything while they start.
+A server that denies access is asked again a few times, within three seconds: some deny everything while they start.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ _log = DebugLog(__name__)
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
 _DENIED_PAUSES_SECONDS = (0.3, 0.7, 1.5)
+_FIRST_DENIED_PAUSES_SECONDS = (0.3, 0.7)
 # A method of a store, whose type the decorator preserves.
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -124,20 +124,19 @@ def patient(method: _Method) -> _Method:
     def call(self: HasPatience, *arguments: Any, **options: Any) -> Any:
         self.patience.check()
         started = time.monotonic()
-        first = None
         try:
             result = method(self, *arguments, **options)
-        except OutageError as error:
-            first = error
-            _drop_frames(first)
-        except AccessError:
-            if self.patience.is_denied or not self.patience.has_answered:
+        except OutageError as failed:
+            error: OutageError | AccessError = failed
+            _drop_frames(failed)
+        except AccessError as denied:
+            if self.patience.is_denied:
                 raise
+            error = denied
         else:
             self.patience.answered()
             return result
-        again = functools.partial(method, self, *arguments, **options)
-        return _again(self.patience, again, first, started) if first is not None else _denied(self.patience, again)
+        return _again(self.patience, functools.partial(method, self, *arguments, **options), error, started)
 
     return cast("_Method", call)
 
@@ -148,60 +147,52 @@ def say(notice: Notice) -> None:
         os.write(2, f"[k8sflow] {notice.text}\n".encode("utf-8", "replace"))
 
 
-def _again(patience: Patience, method: Callable[[], Any], error: OutageError, started: float) -> Any:
+def _again(patience: Patience, method: Callable[[], Any], error: OutageError | AccessError, started: float) -> Any:
     """Retries until the server answers, and returns the method's result.
 
     Raises:
+        AccessError: Access is still denied.
         OutageError: The server has not answered for longer than the patience allows.
     """
-    failed_at = time.monotonic()
-    patience.failed(error, failed_at - started)
-    for pause in _pauses():
-        waited = time.monotonic() - failed_at
-        if not patience.allows(waited + pause):
-            _log.debug("%s Giving up after %.1f s.", error.summary, waited)
-            gc.collect()
-            raise _given_up(error, waited) if patience.has_answered else error
-        _log.debug("%s Retrying in %.1f s.", error.summary, pause)
-        patience.pause(pause)
+    pauses = _pauses()
+    denied_pauses = iter(_DENIED_PAUSES_SECONDS if patience.has_answered else _FIRST_DENIED_PAUSES_SECONDS)
+    failed_at = 0.0
+    while True:
+        if isinstance(error, AccessError):
+            pause = next(denied_pauses, None)
+            if pause is None:
+                patience.is_denied = True
+                raise error
+            _log.debug("%s Retrying in %.1f s.", error.summary, pause)
+            time.sleep(pause)
+        else:
+            now = time.monotonic()
+            patience.failed(error, 0.0 if failed_at else now - started)
+            failed_at = failed_at or now
+            _wait(patience, error, now - failed_at, next(pauses))
         try:
             result = method()
-        except OutageError as next_error:
+        except (OutageError, AccessError) as next_error:
             error = next_error
             _drop_frames(error)
-            patience.failed(error, 0.0)
         else:
             patience.answered()
             gc.collect()
             return result
-    raise AssertionError("the pauses have no end")
 
 
-def _denied(patience: Patience, method: Callable[[], Any]) -> Any:
-    """Retries a call that was denied, and returns the method's result.
+def _wait(patience: Patience, error: OutageError, waited: float, pause: float) -> None:
+    """Waits for the next try.
 
     Raises:
-        AccessError: It is still denied.
-        OutageError: As ``_again``.
+        OutageError: The patience doesn't allow another one.
     """
-    *earlier, last = _DENIED_PAUSES_SECONDS
-    for pause in earlier:
-        time.sleep(pause)
-        try:
-            result = method()
-        except AccessError as error:
-            _log.debug("%s Trying again.", error.summary)
-        except OutageError as error:
-            _drop_frames(error)
-            return _again(patience, method, error, time.monotonic())
-        else:
-            patience.answered()
-            return result
-    time.sleep(last)
-    patience.is_denied = True
-    result = method()
-    patience.answered()
-    return result
+    if not patience.allows(waited + pause):
+        _log.debug("%s Giving up after %.1f s.", error.summary, waited)
+        gc.collect()
+        raise _given_up(error, waited) if patience.has_answered else error
+    _log.debug("%s Retrying in %.1f s.", error.summary, pause)
+    patience.pause(pause)
 
 
 def _pauses() -> Iterator[float]:

@@ -40,6 +40,7 @@ from k8sflow.storage.records import (
 )
 from k8sflow.storage.run_index import RunIndex
 from k8sflow.storage.usage import Usage, together
+from k8sflow.storage.written import get_written
 
 # The folders of a flow's runs, and of the tasks that ``spin`` ran, which belong to no run.
 RUNS, SPINS = "runs", "spins"
@@ -86,7 +87,7 @@ class RunStore:
         """
         key, data = f"{self.prefix}/run.json", dump(record.to_document())
         # The client retries by itself when it gets no answer from the store, and may then find its own record.
-        if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
+        if not self.store.put_new(key, data) and bytes(get_written(self.store, key)) != data:
             self.refuse_existing()
         if self._index is not None:
             self._index.created(record)
@@ -198,10 +199,18 @@ class RunStore:
         found = {step: together(end.usage for end in ends) for step, ends in self.all_ends().items()}
         return {step: usage for step, usage in found.items() if usage is not None}
 
-    def read_commit(self, step: str, task: str) -> Commit | None:
-        """A task's commit, or None if it has none yet; ``Tables`` adds inherited artifacts."""
+    def read_commit(self, step: str, task: str, *, is_written: bool = False) -> Commit | None:
+        """A task's commit, or None if it has none yet; ``Tables`` adds inherited artifacts.
+
+        Args:
+            step: The task's step.
+            task: The task's id.
+            is_written: Whether the task has finished for certain, and the store may only not show it yet.
+        """
+        key = self.task_key(step, task, "commit.json")
         try:
-            return self._load(f"tasks/{step}/{task}/commit.json", Commit.from_document)
+            data = get_written(self.store, key) if is_written else self.store.get(key)
+            return self.parsed(key, bytes(data), Commit.from_document)
         except ObjectNotFoundError:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,17 @@ from k8sflow.outages import Report
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.objects import Buffer, ObjectInfo
 from k8sflow.storage.patience import Patience, patient
-from k8sflow.storage.s3_client import PARALLEL_PARTS, PART_BYTES, Page, RefusedError, S3Client
+from k8sflow.storage.s3_client import (
+    MOST_PARTS,
+    PARALLEL_PARTS,
+    PART_BYTES,
+    NoAnswerError,
+    NoKeysError,
+    Page,
+    RefusedError,
+    S3Client,
+    slices,
+)
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log, read_log
 from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, TAKEN, UNDECIDED, Hints, Translation
@@ -62,6 +73,7 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self.endpoint = endpoint
         self.region = region
+        self._server = endpoint or "AWS S3"
         self._patience = patience or Patience()
         self.options = options or S3Options()
         self._opened = _client(self.bucket, endpoint, region, self.options)
@@ -101,17 +113,22 @@ class S3Store:
             S3Store, self.url, endpoint=self.endpoint, region=self.region, options=self.options
         ), ()
 
-    @patient
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
+        found = self._read(key)
+        return found if isinstance(found, bytearray) else self._get_ranges(key, *found)
+
+    @patient
+    def _read(self, key: str) -> bytearray | tuple[int, str]:
+        """The bytes of a small object; the size and the ETag of a large one."""
         with self._translated(key):
             found = self._client.read(self.prefix + key)
-            if found.size < _MULTIPART_FROM_BYTES:
-                content = bytearray(found.size)
-                found.read_into(memoryview(content))
-                return content
-            found.close()
-            return self._get_ranges(key, found.size, found.etag)
+            if found.size >= _MULTIPART_FROM_BYTES:
+                found.close()
+                return found.size, found.etag
+            content = bytearray(found.size)
+            found.read_into(memoryview(content))
+            return content
 
     def tail(self, key: str, start: int) -> bytes:
         """The log's bytes from an offset on, by a range request for each of its objects."""
@@ -131,14 +148,54 @@ class S3Store:
             found.read_into(memoryview(content))
             return bytes(content)
 
-    @patient
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object; a large one in parallel parts."""
+        size = sum(len(memoryview(part).cast("B")) for part in parts)
+        if size < _MULTIPART_FROM_BYTES:
+            self._write(key, b"".join(parts))
+            return
+        for _ in range(_TRIES):
+            with contextlib.suppress(_LostUploadError):
+                self._upload(key, parts, max(PART_BYTES, -(-size // MOST_PARTS)))
+                return
+        raise OutageError(f"{self._server} has lost {_TRIES} uploads of {self.url}/{key}, one after the other.")
+
+    @patient
+    def _write(self, key: str, content: bytes) -> None:
         with self._translated(key), self._write_accepted(key):
-            if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
-                self._client.write(self.prefix + key, b"".join(parts))
-            else:
-                self._client.upload(self.prefix + key, parts)
+            self._client.write(self.prefix + key, content)
+
+    def _upload(self, key: str, parts: Sequence[Buffer], part_bytes: int) -> None:
+        """Writes an object in parts, each of which is tried again by itself.
+
+        Raises:
+            _LostUploadError: The server doesn't know the upload any more.
+        """
+        upload = self._begin_upload(key)
+        try:
+            with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+                write = functools.partial(self._upload_part, key, upload)
+                etags = list(pool.map(write, itertools.count(1), slices(parts, part_bytes)))
+            self._end_upload(key, upload, etags)
+        except BaseException:
+            with contextlib.suppress(RefusedError, NoAnswerError, NoKeysError):
+                self._client.abandon_upload(self.prefix + key, upload)
+            raise
+
+    @patient
+    def _begin_upload(self, key: str) -> str:
+        with self._translated(key), self._write_accepted(key):
+            return self._client.begin_upload(self.prefix + key)
+
+    @patient
+    def _upload_part(self, key: str, upload: str, number: int, part: Sequence[Buffer]) -> str:
+        with self._translated(key), _known_upload():
+            return self._client.upload_part(self.prefix + key, upload, number, part)
+
+    @patient
+    def _end_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
+        with self._translated(key), _known_upload():
+            self._client.end_upload(self.prefix + key, upload, etags)
 
     @patient
     def put_new(self, key: str, data: bytes) -> bool:
@@ -172,7 +229,7 @@ class S3Store:
             code = self._client.delete([self.prefix + key for key in keys])
         if code:
             raise StorageError(
-                f"{self.endpoint or 'AWS S3'} refused to delete {self.url}/{keys[0]} ({code}).",
+                f"{self._server} refused to delete {self.url}/{keys[0]} ({code}).",
                 advice="Allow s3:DeleteObject below the bucket's prefix." if code == "AccessDenied" else "",
             )
 
@@ -267,12 +324,17 @@ class S3Store:
         target = memoryview(bytearray(size))
 
         def fetch(start: int) -> None:
-            end = min(start + PART_BYTES, size)
-            self._client.read(self.prefix + key, f"bytes={start}-{end - 1}", etag).read_into(target[start:end])
+            self._read_range(key, start, etag, target[start : start + PART_BYTES])
 
         with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
             list(pool.map(fetch, range(0, size, PART_BYTES)))
         return target
+
+    @patient
+    def _read_range(self, key: str, start: int, etag: str, target: memoryview) -> None:
+        with self._translated(key):
+            span = f"bytes={start}-{start + len(target) - 1}"
+            self._client.read(self.prefix + key, span, etag).read_into(target)
 
     @contextlib.contextmanager
     def _write_accepted(self, key: str) -> Iterator[None]:
@@ -283,13 +345,26 @@ class S3Store:
             if error.code not in NOT_FOUND:
                 raise
             raise OutageError(
-                f"{self.endpoint or 'AWS S3'} can't be used for {self.url}/{key}: "
-                f"it answers the write with {error.code}."
+                f"{self._server} can't be used for {self.url}/{key}: it answers the write with {error.code}."
             ) from error
 
     def _translated(self, key: str) -> AbstractContextManager[None]:
         """Translates the client's errors into k8sflow's."""
         return self._translation.of(self._client, f"{self.url}/{key}".rstrip("/"))
+
+
+class _LostUploadError(Exception):
+    """The server doesn't know an upload, of which it may have had an answer lost, or which it lost in a restart."""
+
+
+@contextlib.contextmanager
+def _known_upload() -> Iterator[None]:
+    try:
+        yield
+    except RefusedError as error:
+        if error.code not in {"NoSuchUpload", *NOT_FOUND}:
+            raise
+        raise _LostUploadError from error
 
 
 def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options) -> S3Client:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import boto3
-from boto3.s3.transfer import TransferConfig
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import Credentials
@@ -41,8 +40,6 @@ from k8sflow.storage.s3_client import (
     ENCRYPTION,
     METADATA,
     NO_HEADERS,
-    PARALLEL_PARTS,
-    PART_BYTES,
     READ_SECONDS,
     TRIES,
     NoAnswerError,
@@ -96,21 +93,15 @@ class BotoClient:
         with _translated():
             self._client().put_object(Bucket=self._bucket, Key=key, Body=sent, **options, **_options(headers))
 
-    def upload(self, key: str, parts: Sequence[Buffer]) -> None:
-        config = TransferConfig(multipart_threshold=1, multipart_chunksize=PART_BYTES, max_concurrency=PARALLEL_PARTS)
-        with contextlib.closing(_Joined(parts)) as file, _translated():
-            self._client().upload_fileobj(cast("BinaryIO", file), self._bucket, key, Config=config)
-
     def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
         with _translated():
             answer = self._client().create_multipart_upload(Bucket=self._bucket, Key=key, **_options(headers))
         return answer["UploadId"]
 
-    def upload_part(self, key: str, upload: str, number: int, body: Buffer) -> str:
-        sent = body if isinstance(body, bytes) else bytes(body)
-        with _translated():
+    def upload_part(self, key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
+        with contextlib.closing(_Joined(body)) as file, _translated():
             answer = self._client().upload_part(
-                Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=sent
+                Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=cast("BinaryIO", file)
             )
         return answer["ETag"]
 

@@ -7,7 +7,7 @@ regions and partitions, keys that aren't in the environment, profiles and proxie
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,8 @@ from k8sflow.storage.objects import Buffer
 
 PART_BYTES = 16 << 20
 PARALLEL_PARTS = 8
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+MOST_PARTS = 10_000
 CONNECT_SECONDS = 3  # three attempts: an unreachable server is to be reported after some ten seconds
 READ_SECONDS = 60
 # How long each try of a request waits for the first byte of its answer. A connection may lead nowhere: something on the
@@ -155,14 +157,11 @@ class S3Client(Protocol):
             headers: ``CONTENT_TYPE``, ``ENCRYPTION`` and names that begin with ``METADATA``.
         """
 
-    def upload(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Writes a large object in parallel parts."""
-
     def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
         """Begins to write an object in parts, with ``headers`` as for ``write``; the upload's id."""
 
-    def upload_part(self, key: str, upload: str, number: int, body: Buffer) -> str:
-        """Writes a part of an upload, numbered from 1; its ETag, which the upload's end needs."""
+    def upload_part(self, key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
+        """Writes a part of an upload, in pieces, numbered from 1; its ETag, which the upload's end needs."""
 
     def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool = False) -> None:
         """Makes the parts of an upload an object; ``is_new`` as for ``write``."""
@@ -190,3 +189,24 @@ class S3Client(Protocol):
 
     def close(self) -> None:
         """Closes the connections."""
+
+
+def slices(parts: Sequence[Buffer], part_bytes: int) -> Iterator[list[memoryview]]:
+    """The parts of an upload, of equal size but for the last one; the buffers are not copied.
+
+    Args:
+        parts: The buffers.
+        part_bytes: The size of a part.
+    """
+    held: list[memoryview] = []
+    room = part_bytes
+    for view in (memoryview(part).cast("B") for part in parts):
+        rest = view
+        while len(rest) >= room:
+            yield [*held, rest[:room]]
+            rest, held, room = rest[room:], [], part_bytes
+        if len(rest):
+            held.append(rest)
+            room -= len(rest)
+    if held:
+        yield held

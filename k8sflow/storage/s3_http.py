@@ -10,8 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -28,8 +27,6 @@ from k8sflow.storage.s3_client import (
     ANSWER_SECONDS,
     DELETED_BEFORE,
     NO_HEADERS,
-    PARALLEL_PARTS,
-    PART_BYTES,
     READ_SECONDS,
     NoAnswerError,
     Page,
@@ -154,25 +151,11 @@ class HttpClient:
         new = _IF_NEW if is_new else {}
         self._call("PUT", key, headers={**self._write_headers, **headers, **new}, body=[body])
 
-    def upload(self, key: str, parts: Sequence[Buffer]) -> None:
-        upload = self.begin_upload(key)
-        try:
-            with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
-                etags = pool.map(lambda part: self._upload_part(key, upload, *part), enumerate(_slices(parts), 1))
-            self.end_upload(key, upload, list(etags))
-        except BaseException:
-            with contextlib.suppress(RefusedError, NoAnswerError):
-                self.abandon_upload(key, upload)
-            raise
-
     def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
         _, answer = self._call("POST", key, {"uploads": ""}, {**self._write_headers, **headers})
         return _text(answer, "UploadId")
 
-    def upload_part(self, key: str, upload: str, number: int, body: Buffer) -> str:
-        return self._upload_part(key, upload, number, [body])
-
-    def _upload_part(self, key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
+    def upload_part(self, key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
         answer, _ = self._call("PUT", key, {"partNumber": str(number), "uploadId": upload}, body=body)
         return answer.etag
 
@@ -338,22 +321,6 @@ def _again(call: Callable[[float], _Result]) -> _Result:
                 raise
         time.sleep(JITTER.random() * 2**number)
     return call(last)
-
-
-def _slices(parts: Sequence[Buffer]) -> Iterator[list[memoryview]]:
-    """The parts of an upload, of equal size but for the last one; the buffers are not copied."""
-    held: list[memoryview] = []
-    room = PART_BYTES
-    for view in (memoryview(part).cast("B") for part in parts):
-        rest = view
-        while len(rest) >= room:
-            yield [*held, rest[:room]]
-            rest, held, room = rest[room:], [], PART_BYTES
-        if len(rest):
-            held.append(rest)
-            room -= len(rest)
-    if held:
-        yield held
 
 
 def _refusal(status: int, body: bytes, date: str = "") -> tuple[RefusedError, str]:

@@ -88,7 +88,7 @@ class Tables:
 
     def _read_one(self, task: str) -> Layer:
         step, _, number = task.partition("/")
-        commit = self._run_store.read_commit(step, number)
+        commit = self._run_store.read_commit(step, number, is_written=True)
         if commit is None:
             raise ArtifactError(
                 f"the task {task} has no result in {self._run_store.store.url}, but later tasks inherited from it.",

@@ -53,7 +53,7 @@ def inherited_by(graph: Graph, run_store: RunStore, spec: TaskSpec) -> Inherited
 
 def _read(run_store: RunStore, parent: TaskInput) -> tuple[str, Commit]:
     name = parent[0]
-    commit = run_store.read_commit(name.step, name.id)
+    commit = run_store.read_commit(name.step, name.id, is_written=True)
     if commit is None:
         raise ArtifactError(
             f"the task {name} has no result in {run_store.store.url}.", cause="It was removed since it finished."

@@ -76,14 +76,8 @@ def client(request: pytest.FixtureRequest, server: dict[str, str], tmp_path: Pat
     """Return the environment with which processes use each of the clients."""
     if request.param == "plain":
         return server
-    config = tmp_path / "aws-config"
-    config.write_text(
-        "[profile p]\naws_access_key_id={AWS_ACCESS_KEY_ID}\naws_secret_access_key={AWS_SECRET_ACCESS_KEY}\n".format(
-            **s3server.KEYS
-        )
-    )
     rest = {name: value for name, value in server.items() if not name.startswith("AWS_")}
-    return {**rest, "AWS_PROFILE": "p", "AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}
+    return {**rest, **s3server.profile(tmp_path)}
 
 
 def test_a_local_run_with_a_bucket_as_root(file: Path, client: dict[str, str], s3_store: S3Store) -> None:

@@ -35,6 +35,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.written import get_written
 from k8sflow.task import moments, streams
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, OWN_CGROUP_VARIABLE, RESULT_FD_VARIABLE, Surroundings
@@ -339,7 +340,7 @@ def open_bucket(options: argparse.Namespace, first_seconds: float) -> ObjectStor
 
 
 def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
-    archive = store.get(blob_key(options.flow, options.package))
+    archive = get_written(store, blob_key(options.flow, options.package))
     package.extract(archive, options.package, Path(CODE_FOLDER))
     moments.note("fetched")
 

@@ -261,7 +261,7 @@ class Inputs:
     def _commit(self, name: TaskName) -> Commit:
         if name in self._commits:
             return self._commits[name]
-        commit = self._run_store.read_commit(name.step, name.id)
+        commit = self._run_store.read_commit(name.step, name.id, is_written=True)
         if commit is None:
             raise ArtifactError(
                 f"the task {name} has no result in {self._run_store.store.url}.",

@@ -31,6 +31,7 @@ class Store:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience_module, "_DENIED_PAUSES_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(patience_module, "_FIRST_DENIED_PAUSES_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(patience_module, "_FIRST_PAUSE_SECONDS", 0.0)
 
 
@@ -57,11 +58,21 @@ def test_a_denial_that_stays_is_reported_and_later_calls_do_not_wait() -> None:
     assert [store.get(), store.get()] == ["b", "c"]
 
 
-def test_a_denial_before_the_first_answer_is_reported_at_once() -> None:
-    store = Store(denied())
-    with pytest.raises(AccessError):
-        store.get()
-    assert store.calls == 1
+def test_the_first_call_of_a_process_is_tried_again_too() -> None:
+    """Tasks are new processes, of a run that has access; but wrong keys are reported soon."""
+    assert Store(denied(), denied(), "a").get() == "a"
+    store = Store(*(denied() for _ in range(4)), "a")
+    for calls in (3, 4):
+        with pytest.raises(AccessError):
+            store.get()
+        assert store.calls == calls
+    assert store.get() == "a"
+
+
+def test_a_denial_during_an_outage_is_tried_again() -> None:
+    """A server that was restarted may deny everything until it has read its users."""
+    store = Store("a", OutageError("no answer."), denied(), OutageError("no answer."), denied(), "b")
+    assert [store.get(), store.get()] == ["a", "b"]
 
 
 def test_an_outage_between_denials_is_waited_for() -> None:

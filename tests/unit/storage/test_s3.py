@@ -7,7 +7,7 @@ import http.server
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -17,7 +17,9 @@ from botocore import auth
 
 from k8sflow.errors import AccessError, ConfigurationError, K8sflowError, OutageError, StorageError
 from k8sflow.storage import s3, s3_log
+from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3 import S3Store
+from k8sflow.storage.s3_client import RefusedError
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log
 from tests.cluster.s3 import S3Server
@@ -198,7 +200,7 @@ def test_a_refusal_is_not_put_down_to_a_clock_that_was_corrected(keys: None, mon
     with _answering(base=_Denies) as (store, handler):
         error = _error(lambda: store.exists("x"))
         assert "denies these keys access" in error.summary
-        assert handler.seen == 2
+        assert handler.seen == 4  # with the server's time, and twice more because it was denied
 
 
 @pytest.mark.slow
@@ -307,3 +309,32 @@ def test_a_read_never_mixes_two_versions_of_an_object(
     with pytest.raises(StorageError, match="PreconditionFailed"), store._translated("a"):
         store._get_ranges("a", 10_000, '"another"')
     assert bytes(store.get("a")) == b"1" * 10_000
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("name", ["s3_store", "boto3_store"])
+def test_an_upload_that_the_server_forgets_begins_again(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart of the server in the middle of it, or if the answer to its end is lost."""
+    store: S3Store = request.getfixturevalue(name)
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1)
+    write, forgotten = store._client.upload_part, []
+
+    def forgets(key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
+        if len(forgotten) < 2:
+            forgotten.append(upload)
+            store._client.abandon_upload(key, upload)
+        return write(key, upload, number, body)
+
+    monkeypatch.setattr(store._client, "upload_part", forgets)
+    store.put("large", [b"a" * (9 << 20), b"b" * (9 << 20)])
+    assert bytes(store.get("large")) == b"a" * (9 << 20) + b"b" * (9 << 20)
+    assert forgotten
+    monkeypatch.setattr(store._client, "end_upload", _unknown)
+    with pytest.raises(OutageError, match="lost 8 uploads"):
+        store.put("large", [b"c"])
+
+
+def _unknown(*_: object, **__: object) -> None:
+    raise RefusedError("NoSuchUpload", 404, "unknown")
