@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import AccessError, ObjectNotFoundError, RunError, StorageError
 from k8sflow.storage.ends import TaskEnd, ends_of, name_of_end
+from k8sflow.storage.layout import task_order
 from k8sflow.storage.log_times import SUFFIX, Mark, TimedLog, append, marks, missing_end
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
@@ -202,10 +203,7 @@ class RunStore:
     def read_commit(self, step: str, task: str, *, is_written: bool = False) -> Commit | None:
         """A task's commit, or None if it has none yet; ``Tables`` adds inherited artifacts.
 
-        Args:
-            step: The task's step.
-            task: The task's id.
-            is_written: Whether the task has finished for certain, and the store may only not show it yet.
+        If it has one for certain (``is_written``), a store that doesn't show it yet is asked again.
         """
         key = self.task_key(step, task, "commit.json")
         try:
@@ -363,7 +361,7 @@ class RunStore:
     def tasks(self, step: str) -> list[str]:
         """The ids of a step's tasks, in the order of their foreach branches and of the turns of a loop."""
         found = self.store.list_folders(f"{self.prefix}/tasks/{step}/")
-        return sorted(found, key=_task_order)
+        return sorted(found, key=task_order)
 
     def has_task(self, step: str, task: str) -> bool:
         """True if a task has written anything."""
@@ -401,9 +399,3 @@ class RunStore:
             f"{key} in {self.store.url} has the format {found}; this k8sflow reads {LAYERED_FORMAT} and older.",
             advice="A newer k8sflow wrote it: upgrade.",
         )
-
-
-def _task_order(task: str) -> tuple[list[int], int]:
-    """A sort key: ``3.1-2`` is the third turn of a loop in branch 1 of branch 3."""
-    path, _, turn = task.partition("-")
-    return [int(part) if part.isdigit() else 0 for part in path.split(".")], int(turn) if turn.isdigit() else 0

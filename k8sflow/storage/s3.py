@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import OutageError, StorageError
+from k8sflow.errors import AccessError, OutageError, StorageError
 from k8sflow.outages import Report
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.objects import Buffer, ObjectInfo
@@ -35,6 +35,7 @@ from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, TAKEN, UNDE
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
 _TRIES = 8
+_PART_PAUSES_SECONDS = (0.3, 1.0, 0.0)
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MOST_DELETED = 1000
 _HINTS = Hints(
@@ -155,10 +156,16 @@ class S3Store:
             self._write(key, b"".join(parts))
             return
         for _ in range(_TRIES):
-            with contextlib.suppress(_LostUploadError):
+            try:
                 self._upload(key, parts, max(PART_BYTES, -(-size // MOST_PARTS)))
+            except _LostUploadError as error:
+                _log.debug("%s/%s: an upload was lost: %s", self.url, key, error)
+                lost = error
+            else:
                 return
-        raise OutageError(f"{self._server} has lost {_TRIES} uploads of {self.url}/{key}, one after the other.")
+        raise OutageError(
+            f"{self._server} has lost {_TRIES} uploads of {self.url}/{key}, one after the other.", cause=str(lost)
+        )
 
     @patient
     def _write(self, key: str, content: bytes) -> None:
@@ -187,10 +194,19 @@ class S3Store:
         with self._translated(key), self._write_accepted(key):
             return self._client.begin_upload(self.prefix + key)
 
-    @patient
     def _upload_part(self, key: str, upload: str, number: int, part: Sequence[Buffer]) -> str:
-        with self._translated(key), _known_upload():
-            return self._client.upload_part(self.prefix + key, upload, number, part)
+        """Writes a part; it doesn't wait long: many servers break the connection if they don't know the upload."""
+        for pause_seconds in _PART_PAUSES_SECONDS:
+            try:
+                with self._translated(key), _known_upload():
+                    return self._client.upload_part(self.prefix + key, upload, number, part)
+            except OutageError as error:
+                lost: Exception = error
+            except AccessError as error:
+                lost = error
+            _log.debug("%s/%s, part %d: %s. Retrying in %.1f s.", self.url, key, number, lost, pause_seconds)
+            time.sleep(pause_seconds)
+        raise lost if isinstance(lost, AccessError) else _LostUploadError(str(lost))
 
     @patient
     def _end_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
@@ -364,7 +380,7 @@ def _known_upload() -> Iterator[None]:
     except RefusedError as error:
         if error.code not in {"NoSuchUpload", *NOT_FOUND}:
             raise
-        raise _LostUploadError from error
+        raise _LostUploadError(str(error)) from error
 
 
 def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options) -> S3Client:
