@@ -2,6 +2,19 @@
 
 A bucket may have objects of other programs, and some have folders with the same names, such as ``mlflow/runs/``.
 What deletes or counts objects takes only those for k8sflow's that have one of these keys.
+
+<flow>/runs/<run>/run.json
+<flow>/runs/<run>/outcome.json
+<flow>/runs/<run>/tags/<version>.json    replaces the tags in run.json
+<flow>/runs/<run>/cloned.json            of a run that resumes another one: all clones are written
+<flow>/runs/<run>/driver.lock, drivers/  the lease of the driver (storage/lease.py)
+<flow>/runs/<run>/tasks/<step>/<task>/commit.json
+<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{start.json,outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
+<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/cards/  HTML files for people (storage/cards.py)
+<flow>/runs/<run>/tasks/<step>/<task>/checkpoint/   until the task has a result (storage/checkpoints.py)
+<flow>/runs/<run>/deleting/<gc>.json     a gc is about to delete the run (storage/garbage.py)
+<flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)
+<flow>/index/<run>/                      facts of the run, in the names of objects (storage/run_index.py)
 """
 
 from __future__ import annotations

@@ -1,17 +1,6 @@
-"""The layout of a run's records: run.json, a commit for each task, an outcome for each attempt (I1 to I3).
+"""The records of a run: run.json, a commit for each task, an outcome for each attempt (I1 to I3).
 
-<flow>/runs/<run>/run.json
-<flow>/runs/<run>/outcome.json
-<flow>/runs/<run>/tags/<version>.json    replaces the tags in run.json
-<flow>/runs/<run>/cloned.json            of a run that resumes another one: all clones are written
-<flow>/runs/<run>/driver.lock, drivers/  the lease of the driver (storage/lease.py)
-<flow>/runs/<run>/tasks/<step>/<task>/commit.json
-<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{start.json,outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
-<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/cards/  HTML files for people (storage/cards.py)
-<flow>/runs/<run>/tasks/<step>/<task>/checkpoint/   until the task has a result (storage/checkpoints.py)
-<flow>/runs/<run>/deleting/<gc>.json     a gc is about to delete the run (storage/garbage.py)
-<flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)
-<flow>/index/<run>/                      facts of the run, in the names of objects (storage/run_index.py)
+Their keys are in ``storage/layout.py``.
 """
 
 from __future__ import annotations
