@@ -33,6 +33,7 @@ class ArtifactRef:
         encoding: ``pickle``, or ``pickle5`` if buffers follow the stream.
         type: The value's type, as ``module.Class``.
         inline: The encoded value itself in base64, if it is small.
+        serializers: The packages whose serializers stored parts of it, as ``name==version``.
     """
 
     blob: str
@@ -40,16 +41,18 @@ class ArtifactRef:
     encoding: str
     type: str
     inline: str | None = None
+    serializers: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         """The reference as JSON types."""
         document = {"blob": self.blob, "size": self.size, "encoding": self.encoding, "type": self.type}
-        return document if self.inline is None else {**document, "inline": self.inline}
+        optional = {"inline": self.inline, "serializers": list(self.serializers)}
+        return {**document, **{name: value for name, value in optional.items() if value}}
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> ArtifactRef:
         """The reference that ``to_document`` wrote."""
-        return ArtifactRef(**document)
+        return ArtifactRef(**{**document, "serializers": tuple(document.get("serializers", ()))})
 
 
 class ArtifactStore:
@@ -92,9 +95,9 @@ class ArtifactStore:
         check_loadable(found, value, name)
         if found.size <= inline_bytes:
             inline = base64.b64encode(b"".join(found.parts)).decode("ascii")
-            return ArtifactRef(found.blob, found.size, found.name, type_name(value), inline)
+            return ArtifactRef(found.blob, found.size, found.name, type_name(value), inline, found.serializers)
         self.save_blob(found.blob, found.parts)
-        return ArtifactRef(found.blob, found.size, found.name, type_name(value))
+        return ArtifactRef(found.blob, found.size, found.name, type_name(value), None, found.serializers)
 
     def _was_only_read(self, found: Encoded, value: object, known: ArtifactRef, name: str) -> bool:
         """True if a value with different bytes is still the one that an earlier task saved, as loading leaves it."""

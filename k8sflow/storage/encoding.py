@@ -1,6 +1,7 @@
 """The bytes of an artifact: a pickle of protocol 5, followed by the buffers of arrays and data frames (PEP 574).
 
-Buffers are written straight from memory, so neither writing nor reading copies them.
+Buffers are written straight from memory, so neither writing nor reading copies them. Plug-ins may take over the values
+of a type (``storage/serializers.py``); arrays of strings have a form of their own (``storage/strings.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 from k8sflow.articles import with_article
@@ -22,6 +23,8 @@ from k8sflow.errors import ArtifactError
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
 from k8sflow.storage.culprit import path_to_culprit
 from k8sflow.storage.objects import Buffer
+from k8sflow.storage.serializers import Installed, reduce_with, serializer_for
+from k8sflow.storage.strings import reduce_array
 
 _ALIGNMENT = 64
 _MAGIC = b"k8sflow5"
@@ -58,11 +61,13 @@ class Encoded:
         stream: The pieces of the pickle stream.
         buffers: The buffers to which the stream refers, in the memory of the value itself.
         kinds: The classes of the value's objects for which pickle has no built-in encoding.
+        serializers: The packages whose serializers stored parts of it, as ``name==version``.
     """
 
     stream: tuple[Buffer, ...]
     buffers: tuple[memoryview, ...]
     kinds: frozenset[type]
+    serializers: tuple[str, ...] = ()
 
     @cached_property
     def parts(self) -> list[Buffer]:
@@ -186,8 +191,25 @@ def pickled(value: object, pickler: type[Any], reducers: Mapping[type, Callable[
     seen = _Seen(reducers)
     # The pickler reads the table from its class when it is constructed.
     kind = type(pickler.__name__, (pickler,), {"dispatch_table": seen})
-    kind(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    return Encoded(tuple(stream), tuple(buffer.raw() for buffer in buffers), frozenset(seen.kinds))
+    try:
+        kind(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+        raw = tuple(map(_raw, buffers))
+    finally:
+        for buffer in seen.opened:
+            buffer.release()
+    return Encoded(tuple(stream), raw, frozenset(seen.kinds), tuple(sorted(seen.serializers)))
+
+
+def _raw(buffer: pickle.PickleBuffer) -> memoryview:
+    """The bytes of a buffer, as a view that doesn't lead to another view.
+
+    Before Python 3.12.7, the garbage collector crashes when it finds a view of a PickleBuffer of a view in a reference
+    cycle, such as that of an exception's traceback: https://github.com/python/cpython/issues/77894
+    """
+    raw = buffer.raw()
+    if not isinstance(raw.obj, memoryview) or not raw.obj.c_contiguous:
+        return raw
+    return raw.obj.cast("B") if raw.nbytes else memoryview(b"")
 
 
 class _Pieces(list[Buffer]):
@@ -199,16 +221,31 @@ class _Pieces(list[Buffer]):
 
 
 class _Seen(dict[type, Callable[[Any], Any]]):
-    """A pickler's table of reducers, which records the classes that are looked up in it."""
+    """A pickler's table of reducers, with those of plug-ins; it records the classes that are looked up in it."""
 
     def __init__(self, reducers: Mapping[type, Callable[[Any], Any]]) -> None:
         super().__init__()
         self._reducers = reducers
         self.kinds: set[type] = set()
+        self.serializers: set[str] = set()
+        self.opened: list[pickle.PickleBuffer] = []
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:
         self.kinds.add(kind)
+        if (chosen := serializer_for(kind)) is not None:
+            return partial(self._reduced, chosen)
+        if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+            return reduce_array
         return self._reducers[kind]
+
+    def _reduced(self, chosen: Installed, value: Any) -> Any:
+        """The parts of a value of which a plug-in has the type."""
+        parts = reduce_with(chosen, value, self.opened)
+        if parts is not None:
+            self.serializers.add(chosen.label)
+            return parts
+        ordinary = self._reducers.get(type(value))
+        return value.__reduce_ex__(5) if ordinary is None else ordinary(value)
 
 
 def _by_value(value: object, name: str, first: Exception | None) -> Encoded:
