@@ -8,16 +8,21 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import ArtifactError, ObjectNotFoundError
 from k8sflow.storage.condemned import REUSED_SECONDS, outlasted
-from k8sflow.storage.encoding import Encoded, Find, Shape, decode, encode, sha256, shape_of, type_name
+from k8sflow.storage.encoding import Encoded, Find, Shape, encode, sha256, stored, type_name
 from k8sflow.storage.loadable import check_loadable
 from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.sameness import differs_by_caches, is_unchanged
 
+if TYPE_CHECKING:
+    from k8sflow.storage.compression import Compressed
+
 INLINE_BYTES = 2048
+# Smaller values are not compressed.
+LEAST_COMPRESSED_BYTES = 1 << 16
 # Blobs that a task may need again: the items of a foreach, which a join reads once for each branch.
 _KEPT_BLOB_BYTES = 2 << 20
 _KEPT_BLOBS = 4
@@ -28,12 +33,14 @@ class ArtifactRef:
     """A reference to a stored value.
 
     Args:
-        blob: sha256 of the encoded value.
-        size: The length of the encoded value in bytes.
-        encoding: ``pickle``, or ``pickle5`` if buffers follow the stream.
+        blob: sha256 of the stored bytes.
+        size: The length of the stored bytes.
+        encoding: ``pickle``; ``pickle5`` if buffers follow the stream; ``pickle5+zstd`` if some of it is compressed.
         type: The value's type, as ``module.Class``.
         inline: The encoded value itself in base64, if it is small.
         serializers: The packages whose serializers stored parts of it, as ``name==version``.
+        content: sha256 of the encoded value before compression; empty if that is the blob.
+        content_size: The length of the encoded value before compression; 0 if that is the size.
     """
 
     blob: str
@@ -42,11 +49,19 @@ class ArtifactRef:
     type: str
     inline: str | None = None
     serializers: tuple[str, ...] = ()
+    content: str = ""
+    content_size: int = 0
+
+    @property
+    def value_hash(self) -> str:
+        """sha256 of the encoded value, whether or not it is compressed."""
+        return self.content or self.blob
 
     def to_document(self) -> dict[str, Any]:
         """The reference as JSON types."""
         document = {"blob": self.blob, "size": self.size, "encoding": self.encoding, "type": self.type}
-        optional = {"inline": self.inline, "serializers": list(self.serializers)}
+        optional: dict[str, Any] = {"inline": self.inline, "serializers": list(self.serializers)}
+        optional |= {"content": self.content, "content_size": self.content_size}
         return {**document, **{name: value for name, value in optional.items() if value}}
 
     @staticmethod
@@ -90,22 +105,27 @@ class ArtifactStore:
             StorageError: The store refused the write.
         """
         found = encode(value, name)
-        if known is not None and (known.blob == found.blob or self._was_only_read(found, value, known, name)):
+        if known is not None and (known.value_hash == found.blob or self._was_only_read(found, value, known, name)):
             return known
         check_loadable(found, value, name)
         if found.size <= inline_bytes:
             inline = base64.b64encode(b"".join(found.parts)).decode("ascii")
             return ArtifactRef(found.blob, found.size, found.name, type_name(value), inline, found.serializers)
+        kind, serializers = type_name(value), found.serializers
+        if (smaller := _compressed(found)) is not None:
+            self.save_blob(smaller.blob, smaller.parts)
+            content = (found.blob, found.size)
+            return ArtifactRef(smaller.blob, smaller.size, "pickle5+zstd", kind, None, serializers, *content)
         self.save_blob(found.blob, found.parts)
-        return ArtifactRef(found.blob, found.size, found.name, type_name(value), None, found.serializers)
+        return ArtifactRef(found.blob, found.size, found.name, kind, None, serializers)
 
     def _was_only_read(self, found: Encoded, value: object, known: ArtifactRef, name: str) -> bool:
         """True if a value with different bytes is still the one that an earlier task saved, as loading leaves it."""
         if known.type != type_name(value):
             return False
-        if not found.kinds and known.size != found.size:
+        if not found.kinds and (known.content_size or known.size) != found.size:
             return False  # of Python's own types, only sets have different bytes after loading
-        if found.buffers and self._shapes.get(known.blob) == found.shape:
+        if found.buffers and self._shapes.get(known.value_hash) == found.shape:
             return False  # an array with different numbers
         try:
             fresh = self.load(known, name)
@@ -120,7 +140,7 @@ class ArtifactStore:
             ArtifactError: It can't be pickled.
         """
         found = encode(value, name)
-        return found.blob == ref.blob or self._was_only_read(found, value, ref, name)
+        return found.blob == ref.value_hash or self._was_only_read(found, value, ref, name)
 
     def was_only_read(self, ref: ArtifactRef, before: ArtifactRef, name: str) -> bool:
         """True if a saved value differs from an earlier one only by what reading it has cached.
@@ -164,10 +184,11 @@ class ArtifactStore:
         """
         data = self._content(ref, name) if ref.inline is None else _inline(ref.inline)
         self._verify(data, ref, name)
-        if ref.encoding == "pickle5":
-            self._shapes[ref.blob] = shape_of(data)
         try:
-            return decode(data, ref.encoding, find)
+            parts = stored(data, ref.encoding)
+            if parts.buffers:
+                self._shapes[ref.value_hash] = parts.shape
+            return parts.load(find)
         except ArtifactError as error:
             what = f"the artifact {name!r} (a {ref.type}) can't be loaded: {error.summary}"
             raise ArtifactError(what, cause=error.cause, advice=error.advice) from error
@@ -215,6 +236,15 @@ class ArtifactStore:
                 cause="Something changed the store. The content was not unpickled.",
                 advice=f"{first}Rerun the step that set it.",
             )
+
+
+def _compressed(found: Encoded) -> Compressed | None:
+    """The value if compression makes it much smaller."""
+    if found.size < LEAST_COMPRESSED_BYTES:
+        return None
+    from k8sflow.storage.compression import compressed  # noqa: PLC0415  few values are large enough
+
+    return compressed(found.stream, found.buffers)
 
 
 def blob_key(flow: str, blob: str) -> str:

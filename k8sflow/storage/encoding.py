@@ -290,29 +290,53 @@ def _file_reducer(ordinary: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return reduce
 
 
-def shape_of(data: Buffer) -> Shape:
-    """The shape of the encoding ``pickle5``."""
-    stream, pieces = _split(memoryview(data).cast("B"))
-    return Shape(zlib.crc32(stream), tuple(map(len, pieces)))
+@dataclass(frozen=True)
+class Stored:
+    """A value as it is stored, taken apart.
+
+    Args:
+        stream: The pickle stream.
+        buffers: The buffers to which it refers.
+    """
+
+    stream: Buffer
+    buffers: Sequence[memoryview] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """Checksum and lengths."""
+        return Shape(zlib.crc32(self.stream), tuple(map(len, self.buffers)))
+
+    def load(self, find: Find | None = None) -> Any:
+        """The value, which may write to its buffers.
+
+        Args:
+            find: Looks up classes and functions; None for Python's own lookup.
+        """
+        buffers = [bytearray(buffer) if buffer.readonly else buffer for buffer in self.buffers]
+        return _unpickled(self.stream, buffers, find)
 
 
-def decode(data: Buffer, encoding: str, find: Find | None = None) -> Any:
-    """The value that ``encode`` encoded.
+def stored(data: Buffer, encoding: str) -> Stored:
+    """Takes apart the parts of an encoding, joined.
 
     Args:
         data: The joined parts.
         encoding: The name of the encoding.
-        find: Looks up classes and functions; None for Python's own lookup.
 
     Raises:
-        ArtifactError: The encoding is unknown to this version.
+        ArtifactError: The encoding is unknown to this version, the data is damaged, or is compressed by a library that
+            this process doesn't have.
     """
     if encoding == "pickle":
-        return _unpickled(data, (), find)
-    if encoding != "pickle5":
-        raise ArtifactError(f"the encoding {encoding!r} is unknown.", advice="A newer k8sflow wrote it: upgrade.")
-    stream, pieces = _split(memoryview(data).cast("B"))
-    return _unpickled(stream, [bytearray(piece) if piece.readonly else piece for piece in pieces], find)
+        return Stored(data)
+    if encoding == "pickle5":
+        return Stored(*_split(memoryview(data).cast("B")))
+    if encoding == "pickle5+zstd":
+        from k8sflow.storage.compression import decompressed  # noqa: PLC0415  it starts threads, which few values need
+
+        return Stored(*decompressed(data))
+    raise ArtifactError(f"the encoding {encoding!r} is unknown.", advice="A newer k8sflow wrote it: upgrade.")
 
 
 def _split(view: memoryview) -> tuple[memoryview, list[memoryview]]:

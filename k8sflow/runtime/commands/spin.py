@@ -204,7 +204,11 @@ def _artifact_lines(session: Session, spec: TaskSpec) -> Iterator[str]:
     commit = run_store.read_commit(spec.name.step, spec.name.id)
     inherited = inherited_by(session.graph, run_store, spec).artifacts()
     found = {} if commit is None else Tables(run_store).table(str(spec.name), commit).refs()
-    new = {name: ref for name, ref in found.items() if name not in inherited or inherited[name].blob != ref.blob}
+    new = {
+        name: ref
+        for name, ref in found.items()
+        if name not in inherited or inherited[name].value_hash != ref.value_hash
+    }
     width = max(map(len, new), default=0)
     for name, ref in sorted(new.items()):
         yield f"  {name:{width}}  {_described(ref, name, session.artifacts)}"

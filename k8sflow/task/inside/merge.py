@@ -64,7 +64,7 @@ def merge(
         if refs.keys() - found.keys():
             layers += table.layers
         for name, ref in refs.items():
-            found.setdefault(name, {}).setdefault(ref.blob, ref)
+            found.setdefault(name, {}).setdefault(ref.value_hash, ref)
     if missing := sorted(set(include) - found.keys()):
         raise MissingInMergeArtifactsException(
             f"merge_artifacts() in step {join}: no branch has {', '.join(map(repr, missing))}.",
@@ -102,7 +102,7 @@ def _agreed(artifacts: ArtifactStore, name: str, refs: list[ArtifactRef], before
     if len(refs) == 1:
         return refs[0]
     origin = before.get(name) or min(refs, key=lambda ref: ref.size)
-    same = all(ref.blob == origin.blob or artifacts.was_only_read(ref, origin, name) for ref in refs)
+    same = all(ref.value_hash == origin.value_hash or artifacts.was_only_read(ref, origin, name) for ref in refs)
     return origin if same else None
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k8sflow.storage import strings
-from k8sflow.storage.encoding import decode, encode
+from k8sflow.storage.encoding import encode, stored
 from k8sflow.storage.strings import reduce_array
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=4)  # with lone surrogates too
@@ -26,7 +26,7 @@ SHAPES = st.sampled_from([(12,), (3, 4), (2, 3, 2), (12, 1), (0,), ()])
 
 def _through(value: Any) -> Any:
     found = encode(value, "a")
-    return decode(bytearray(b"".join(found.parts)), found.name)
+    return stored(bytearray(b"".join(found.parts)), found.name).load()
 
 
 def _key(value: object) -> object:

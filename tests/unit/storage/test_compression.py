@@ -1,0 +1,240 @@
+"""Compression of what gains by it; the rest stays as it is in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from k8sflow.errors import ArtifactError
+from k8sflow.storage import compression, zstd
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key
+from k8sflow.storage.compression import compressed, decompressed
+from k8sflow.storage.encoding import encode, stored
+from k8sflow.storage.folder import FolderStore
+
+IMPLEMENTATIONS = list(zstd.implementations())
+SMALL = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+RANDOM = np.random.default_rng(0)
+# Parts that gain, parts that don't, and short ones.
+CONTENTS = st.one_of(
+    st.binary(max_size=40),
+    st.builds(lambda byte, count: bytes([byte]) * count, st.integers(0, 255), st.integers(0, 3000)),
+    st.builds(RANDOM.bytes, st.integers(0, 3000)),
+)
+
+
+@pytest.fixture
+def saved(folder_store: FolderStore) -> ArtifactStore:
+    return ArtifactStore(folder_store, "F")
+
+
+@pytest.fixture
+def _small_parts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(compression, "_PROBE_BYTES", 100)
+    monkeypatch.setattr(compression, "_CHUNK_BYTES", 256)
+
+
+@pytest.fixture(params=IMPLEMENTATIONS, ids=[each.origin for each in IMPLEMENTATIONS])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> zstd.Zstd:
+    """Each zstd of this machine; tests/requirements have a module, so there is at least one."""
+    monkeypatch.setattr(compression, "available", lambda: request.param)
+    monkeypatch.setattr(compression, "needed", lambda: request.param)
+    found: zstd.Zstd = request.param
+    return found
+
+
+@pytest.mark.usefixtures("_small_parts_too", "implementation")
+@SMALL
+@given(st.lists(CONTENTS, min_size=1, max_size=3), st.lists(CONTENTS, max_size=5))
+def test_any_parts_come_back(stream: list[bytes], buffers: list[bytes]) -> None:
+    found = compressed(stream, [memoryview(buffer) for buffer in buffers])
+    if found is None:
+        return
+    data = b"".join(found.parts)
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (found.size, found.blob)
+
+    back, pieces = decompressed(data)
+
+    assert bytes(back) == b"".join(stream)
+    assert list(map(bytes, pieces)) == buffers
+
+
+def test_every_zstd_reads_what_the_others_write() -> None:
+    for content in (b"", b"a", b"abc" * 100_000, os.urandom(100_000)):
+        for writer in IMPLEMENTATIONS:
+            for reader in IMPLEMENTATIONS:
+                target = bytearray(len(content) + 2)
+                assert reader.decompress_into(writer.compress(content), target, 1, len(content))
+                assert target == b"\0" + content + b"\0"
+
+
+@pytest.mark.usefixtures("_small_parts_too", "implementation")
+@SMALL
+@given(st.data(), st.lists(CONTENTS, max_size=5))
+def test_a_damaged_encoding_never_crashes(data: st.DataObject, buffers: list[bytes]) -> None:
+    """The check of the hash comes first; this is the second line of defence."""
+    found = compressed([b"stream" * 100], [memoryview(buffer) for buffer in buffers])
+    assert found is not None
+    damaged = bytearray(b"".join(found.parts))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
+        with pytest.raises(ArtifactError, match="is damaged"):
+            decompressed(damaged)
+        return
+    lengths = compression._HEADER.size + compression._SECTION.size * (1 + len(buffers))
+    position = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[position] ^= data.draw(st.integers(1, 255))
+    if compression._HEADER.size <= position < lengths and len(damaged) - position > 8:
+        struct.pack_into("<H", damaged, position, 0)  # a length of exabytes would be a MemoryError
+    with contextlib.suppress(ArtifactError, MemoryError, OverflowError):
+        decompressed(damaged)
+
+
+def test_a_frame_with_another_length_is_damaged(implementation: zstd.Zstd) -> None:
+    frame, target = implementation.compress(b"abc" * 1000), bytearray(5000)
+
+    assert not implementation.decompress_into(frame, target, 0, 2999)
+    assert not implementation.decompress_into(frame, target, 0, 3001)
+    assert not implementation.decompress_into(frame[:-1], target, 0, 3000)
+    assert not implementation.decompress_into(frame + b"x", target, 0, 3000)
+    assert implementation.decompress_into(frame, target, 0, 3000)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_damage_is_found_before_anything_is_decompressed(
+    saved: ArtifactStore, folder_store: FolderStore, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = saved.save(np.zeros(1 << 17), "a")
+    key = blob_key("F", ref.blob)
+    content = bytearray(folder_store.get(key))
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[-1]
+    folder_store.put(key, [content])
+    monkeypatch.setattr(compression, "decompressed", None)
+
+    with pytest.raises(ArtifactError, match=r"the content of 'a' in .* is damaged"):
+        saved.load(ref, "a")
+
+
+def test_numbers_that_repeat_are_compressed_and_random_ones_are_not(saved: ArtifactStore) -> None:
+    counts, random = saved.save(np.arange(1 << 17), "a"), saved.save(RANDOM.random(1 << 17), "b")
+
+    assert (counts.encoding, random.encoding) == ("pickle5+zstd", "pickle5")
+    assert counts.size < (1 << 17) * 8 / 2
+    assert (saved.load(counts, "a") == np.arange(1 << 17)).all()
+
+
+def test_a_long_text_is_compressed(saved: ArtifactStore) -> None:
+    """It is in the stream itself."""
+    value = [{"name": f"user {number}", "age": number % 90} for number in range(50_000)]
+    ref = saved.save(value, "a")
+
+    assert ref.encoding == "pickle5+zstd"
+    assert ref.size < ref.content_size / 2
+    assert saved.load(ref, "a") == value
+
+
+def _owner(array: Any) -> Any:
+    """The object whose memory an array uses."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array.obj
+
+
+def test_what_is_not_compressed_is_mapped(saved: ArtifactStore) -> None:
+    """Beside a column that is: the reader's memory is the file's."""
+    value = {"random": RANDOM.random(1 << 19), "counts": np.arange(1 << 19)}
+    back = saved.load(saved.save(value, "a"), "a")
+
+    assert [type(_owner(array)).__name__ for array in back.values()] == ["mmap", "bytearray"]
+    assert back["random"].ctypes.data % 64 == 0
+    back["random"][0] = back["counts"][0] = 5  # both are writable
+
+
+def test_an_unchanged_value_is_not_compressed_again(saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"a": np.arange(1 << 17), "b": ["one", "two"] * (1 << 16)})
+    ref = saved.save(frame, "a")
+    back = saved.load(ref, "a")
+    monkeypatch.setattr(compression, "compressed", None)
+
+    assert saved.save(back, "a", ref) is ref
+    assert saved.is_same(back, ref, "a")
+
+
+def test_a_changed_number_is_noticed(saved: ArtifactStore) -> None:
+    ref = saved.save(np.arange(1 << 17), "a")
+    back = saved.load(ref, "a")
+    back[5] = 0
+
+    changed = saved.save(back, "a", ref)
+    assert changed.value_hash != ref.value_hash
+    assert saved.load(changed, "a")[5] == 0
+
+
+def test_the_same_value_is_stored_once(saved: ArtifactStore, folder_store: FolderStore) -> None:
+    first, second = saved.save(np.arange(1 << 17), "a"), saved.save(np.arange(1 << 17), "b")
+
+    assert first == second
+    assert len(list(folder_store.list_keys("F/blobs"))) == 1
+
+
+def test_the_reference_says_what_is_compressed(saved: ArtifactStore, folder_store: FolderStore) -> None:
+    value = np.arange(1 << 17)
+    ref = saved.save(value, "a")
+    document = ref.to_document()
+
+    assert document["content"] == encode(value, "a").blob
+    assert document["content_size"] == encode(value, "a").size
+    assert hashlib.sha256(folder_store.get(blob_key("F", ref.blob))).hexdigest() == document["blob"]
+    assert ArtifactRef.from_document(document) == ref
+
+
+def test_values_of_older_versions_are_read(saved: ArtifactStore) -> None:
+    """As they were before there was compression; a step that reads one doesn't write it again."""
+    value = np.arange(1 << 17)
+    found = encode(value, "a")
+    saved.save_blob(found.blob, found.parts)
+    document = {"blob": found.blob, "size": found.size, "encoding": "pickle5", "type": "numpy.ndarray"}
+    ref = ArtifactRef.from_document(document)
+
+    back = saved.load(ref, "a")
+    assert (back == value).all()
+    assert saved.save(back, "a", ref) is ref
+
+
+def test_without_zstd_nothing_is_compressed_and_a_reader_hears_what_to_install(
+    saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = saved.save(np.arange(1 << 17), "a")
+    zstd.available.cache_clear()
+    monkeypatch.setattr(zstd, "_MODULES", ())
+    monkeypatch.setattr(zstd, "_LIBRARIES", ("libnone.so",))
+    try:
+        assert saved.save(np.arange(1 << 17), "a").encoding == "pickle5"
+        with pytest.raises(ArtifactError, match=r"'a' .* can't be loaded: it is compressed by zstd") as error:
+            saved.load(ref, "a")
+        assert "pip install backports.zstd" in error.value.advice
+    finally:
+        zstd.available.cache_clear()
+
+
+def test_an_encoding_says_what_it_is() -> None:
+    found = encode(np.arange(1 << 17), "a")
+    smaller = compressed(found.stream, found.buffers)
+    assert smaller is not None
+
+    back = stored(bytearray(b"".join(smaller.parts)), compression.ENCODING)
+    assert back.shape == found.shape
+    assert (back.load() == np.arange(1 << 17)).all()
