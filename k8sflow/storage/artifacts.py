@@ -6,11 +6,13 @@ Small values are stored inside the commit of the task that set them, and need no
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import ArtifactError, ObjectNotFoundError
+from k8sflow.storage.blob_writes import MOST_BYTES, BlobWrites
 from k8sflow.storage.condemned import REUSED_SECONDS, outlasted
 from k8sflow.storage.encoding import Encoded, Find, Shape, encode, sha256, stored, type_name
 from k8sflow.storage.loadable import check_loadable
@@ -83,11 +85,26 @@ class ArtifactStore:
         self._flow = flow
         self._shapes: dict[str, Shape] = {}
         self._kept: dict[str, bytes] = {}
+        self._writes: BlobWrites | None = None
 
     @property
     def store(self) -> ObjectStore:
         """The store of the blobs."""
         return self._store
+
+    @contextlib.contextmanager
+    def written_together(self) -> Iterator[None]:
+        """Lets the calls of ``save`` in a ``with`` return before small blobs are written; all are at its end.
+
+        Raises:
+            StorageError: At the end: the store refused a write.
+        """
+        with BlobWrites(self._store.parallel_reads) as writes:
+            self._writes = writes
+            try:
+                yield
+            finally:
+                self._writes = None
 
     def save(
         self, value: object, name: str, known: ArtifactRef | None = None, *, inline_bytes: int = INLINE_BYTES
@@ -113,11 +130,19 @@ class ArtifactStore:
             return ArtifactRef(found.blob, found.size, found.name, type_name(value), inline, found.serializers)
         kind, serializers = type_name(value), found.serializers
         if (smaller := _compressed(found)) is not None:
-            self.save_blob(smaller.blob, smaller.parts)
+            self._write(smaller.blob, smaller.parts, smaller.size)
             content = (found.blob, found.size)
             return ArtifactRef(smaller.blob, smaller.size, "pickle5+zstd", kind, None, serializers, *content)
-        self.save_blob(found.blob, found.parts)
+        self._write(found.blob, found.parts, found.size)
         return ArtifactRef(found.blob, found.size, found.name, kind, None, serializers)
+
+    def _write(self, blob: str, parts: Sequence[Buffer], size: int) -> None:
+        """Writes a blob now, or soon."""
+        if self._writes is None or size > MOST_BYTES:
+            self.save_blob(blob, parts)
+            return
+        data = b"".join(parts)  # the value may be changed before it is written
+        self._writes.add(lambda: self.save_blob(blob, [data]), size)
 
     def _was_only_read(self, found: Encoded, value: object, known: ArtifactRef, name: str) -> bool:
         """True if a value with different bytes is still the one that an earlier task saved, as loading leaves it."""
