@@ -59,6 +59,11 @@ class ArtifactRef:
         """sha256 of the encoded value, whether or not it is compressed."""
         return self.content or self.blob
 
+    @property
+    def value_size(self) -> int:
+        """The length of the encoded value in bytes, whether or not it is compressed."""
+        return self.content_size or self.size
+
     def to_document(self) -> dict[str, Any]:
         """The reference as JSON types."""
         document = {"blob": self.blob, "size": self.size, "encoding": self.encoding, "type": self.type}
@@ -148,7 +153,7 @@ class ArtifactStore:
         """True if a value with different bytes is still the one that an earlier task saved, as loading leaves it."""
         if known.type != type_name(value):
             return False
-        if not found.kinds and (known.content_size or known.size) != found.size:
+        if not found.kinds and known.value_size != found.size:
             return False  # of Python's own types, only sets have different bytes after loading
         if found.buffers and self._shapes.get(known.value_hash) == found.shape:
             return False  # an array with different numbers

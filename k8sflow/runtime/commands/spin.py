@@ -218,6 +218,6 @@ def _described(ref: ArtifactRef, name: str, artifacts: ArtifactStore) -> str:
     """A small value itself, and of a large one the type and the size."""
     kind = ref.type.removeprefix("builtins.")
     if ref.inline is None:
-        return f"{kind} of {ref.size} bytes"
+        return f"{kind} of {ref.value_size} bytes"
     text = safe_repr(artifacts.load(ref, name))
     return f"{kind}  {text if len(text) <= _SHOWN_CHARACTERS else f'{text[:_SHOWN_CHARACTERS]}…'}"

@@ -130,5 +130,5 @@ def _may_be_one(refs: list[ArtifactRef]) -> bool:
 
 def _described(refs: list[ArtifactRef]) -> str:
     return ", ".join(
-        f"{ref.type.removeprefix('builtins.')} of {ref.size} bytes ({ref.blob[:8]})" for ref in refs[:_SHOWN]
+        f"{ref.type.removeprefix('builtins.')} of {ref.value_size} bytes ({ref.blob[:8]})" for ref in refs[:_SHOWN]
     )
