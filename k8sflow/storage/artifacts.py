@@ -215,7 +215,7 @@ class ArtifactStore:
         data = self._content(ref, name) if ref.inline is None else _inline(ref.inline)
         self._verify(data, ref, name)
         try:
-            parts = stored(data, ref.encoding)
+            parts = stored(data, ref.encoding, ref.value_size)
             if parts.buffers:
                 self._shapes[ref.value_hash] = parts.shape
             return parts.load(find)

@@ -17,6 +17,8 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 from k8sflow.errors import ArtifactError
@@ -70,32 +72,46 @@ def compressed(stream: Sequence[Buffer], buffers: Sequence[memoryview]) -> Compr
     lengths = [sum(map(len, stream)), *map(len, buffers)]
     if max(lengths) < _LEAST_BYTES or (zstd := available()) is None:
         return None
-    contents: list[Buffer] = [b"".join(stream), *buffers]
-    gains = [_gains(memoryview(content), zstd) for content in contents]
+    contents: list[Sequence[Buffer]] = [stream, *([buffer] for buffer in buffers)]
+    gains = [_gains(content, length, zstd) for content, length in zip(contents, lengths, strict=True)]
     if not any(gains):
         return None
     sections: list[_Section] = []
     pieces: list[Sequence[Buffer]] = []
     with ThreadPoolExecutor(min(available_cores(), _MOST_THREADS)) as pool:
-        for content, gain in zip(contents, gains, strict=True):
-            chunks = _chunks(memoryview(content)) if gain else []
-            frames = list(pool.map(lambda chunk: zstd.compress(bytes(chunk)), chunks))
-            sections.append(_Section(len(content), tuple(map(len, frames))))
-            pieces.append(frames or [content])
+        for content, length, gain in zip(contents, lengths, gains, strict=True):
+            starts = range(0, length, _CHUNK_BYTES) if gain else range(0)
+            compress = partial(_frame, content, zstd)
+            frames = list(pool.map(compress, starts))
+            sections.append(_Section(length, tuple(map(len, frames))))
+            pieces.append(frames or content)
     return _joined(sections, pieces)
 
 
-def _gains(content: memoryview, zstd: Zstd) -> bool:
+def _gains(content: Sequence[Buffer], length: int, zstd: Zstd) -> bool:
     """True if slices of a part, taken from all over it, become small enough."""
-    if len(content) < _LEAST_BYTES:
+    if length < _LEAST_BYTES:
         return False
-    pause = max(_PROBE_BYTES, (len(content) - _PROBE_BYTES) // (_PROBES - 1))
-    probes = [bytes(content[start : start + _PROBE_BYTES]) for start in range(0, len(content), pause)][:_PROBES]
+    pause = max(_PROBE_BYTES, (length - _PROBE_BYTES) // (_PROBES - 1))
+    probes = [_slice(content, start, _PROBE_BYTES) for start in range(0, length, pause)][:_PROBES]
     return sum(len(zstd.compress(probe)) for probe in probes) <= _WORTH * sum(map(len, probes))
 
 
-def _chunks(content: memoryview) -> list[memoryview]:
-    return [content[start : start + _CHUNK_BYTES] for start in range(0, len(content), _CHUNK_BYTES)]
+def _frame(content: Sequence[Buffer], zstd: Zstd, start: int) -> bytes:
+    return zstd.compress(_slice(content, start, _CHUNK_BYTES))
+
+
+def _slice(content: Sequence[Buffer], start: int, length: int) -> bytes:
+    """Some bytes of joined pieces, which are not joined, since they may be as large as the value."""
+    found = []
+    for piece in content:
+        if len(piece) - start > 0 and length > 0:
+            found.append(memoryview(piece)[max(start, 0) : max(start, 0) + length])
+            length -= len(found[-1])
+        start = max(0, start - len(piece))
+        if length == 0:
+            break
+    return b"".join(found)
 
 
 def _joined(sections: Sequence[_Section], pieces: Sequence[Sequence[Buffer]]) -> Compressed:
@@ -116,11 +132,12 @@ def _joined(sections: Sequence[_Section], pieces: Sequence[Sequence[Buffer]]) ->
     return Compressed(parts, digest.hexdigest(), size)
 
 
-def decompressed(data: Buffer) -> tuple[memoryview, list[memoryview]]:
+def decompressed(data: Buffer, most: int | None = None) -> tuple[memoryview, list[memoryview]]:
     """The stream and the buffers; those that were not compressed refer to the data.
 
     Args:
         data: All pieces, joined.
+        most: The length before compression at most, if it is known: no more memory is allocated.
 
     Raises:
         ArtifactError: The data is damaged, or this process has no zstd.
@@ -130,6 +147,7 @@ def decompressed(data: Buffer) -> tuple[memoryview, list[memoryview]]:
         sections, position, chunk_bytes = _sections(view)
     except struct.error as error:
         raise _damaged() from error
+    _check(most is None or sum(section.length for section in sections) <= most)
     parts = []
     for section in sections:
         if section.frames:
@@ -173,7 +191,7 @@ def _content(section: _Section, data: memoryview, chunk_bytes: int) -> memoryvie
         frame = bytes(data[start : start + length])
         return zstd.decompress_into(frame, target, into, min(chunk_bytes, section.length - into))
 
-    starts = [sum(section.frames[:index]) for index in range(len(section.frames))]
+    starts = list(accumulate(section.frames[:-1], initial=0))
     arguments = zip(range(len(starts)), starts, section.frames, strict=True)
     if len(starts) == 1:
         _check(fill(*next(arguments)))

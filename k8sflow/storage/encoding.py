@@ -234,7 +234,7 @@ class _Seen(dict[type, Callable[[Any], Any]]):
         self.kinds.add(kind)
         if (chosen := serializer_for(kind)) is not None:
             return partial(self._reduced, chosen)
-        if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        if kind not in self._reducers and kind.__module__ == "numpy" and kind.__name__ == "ndarray":
             return reduce_array
         return self._reducers[kind]
 
@@ -317,12 +317,13 @@ class Stored:
         return _unpickled(self.stream, buffers, find)
 
 
-def stored(data: Buffer, encoding: str) -> Stored:
+def stored(data: Buffer, encoding: str, most: int | None = None) -> Stored:
     """Takes apart the parts of an encoding, joined.
 
     Args:
         data: The joined parts.
         encoding: The name of the encoding.
+        most: The length of the parts before compression at most, if it is known.
 
     Raises:
         ArtifactError: The encoding is unknown to this version, the data is damaged, or is compressed by a library that
@@ -335,7 +336,7 @@ def stored(data: Buffer, encoding: str) -> Stored:
     if encoding == "pickle5+zstd":
         from k8sflow.storage.compression import decompressed  # noqa: PLC0415  it starts threads, which few values need
 
-        return Stored(*decompressed(data))
+        return Stored(*decompressed(data, most))
     raise ArtifactError(f"the encoding {encoding!r} is unknown.", advice="A newer k8sflow wrote it: upgrade.")
 
 

@@ -20,6 +20,8 @@ _SAMPLES = 20_000
 # An array is left to pickle if more of the sampled, or of all strings are distinct.
 _MOST_DISTINCT_OF_SAMPLE = 0.95
 _MOST_DISTINCT = 0.5
+# Elements that are compared at a time.
+_COMPARED = 1 << 16
 _NAN = struct.pack("<d", math.nan)
 
 
@@ -84,7 +86,16 @@ def _numbered_by_pandas(array: Any) -> tuple[list[object], Any] | None:
     if pandas is None or not hasattr(pandas, "factorize"):  # still being imported
         return None
     numbers, distinct = pandas.factorize(array, use_na_sentinel=False)
+    # pandas hashes strings as UTF-8: it takes a lone surrogate for the text of its repr and, in versions before 3,
+    # the end of a string for a NUL.
+    if not all(_are_equal(array, distinct, numbers, first) for first in range(0, array.size, _COMPARED)):
+        return None
     return distinct.tolist(), numbers
+
+
+def _are_equal(array: Any, distinct: Any, numbers: Any, first: int) -> bool:
+    part = slice(first, first + _COMPARED)
+    return bool((distinct[numbers[part]] == array[part]).all())
 
 
 def _are_storable(values: list[object]) -> bool:

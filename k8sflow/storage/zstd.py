@@ -8,8 +8,8 @@ compressed, and what another process has compressed is an error that says what t
 
 from __future__ import annotations
 
-import ctypes
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,9 @@ from k8sflow.errors import ArtifactError
 
 # The fastest of the ordinary levels; higher ones take more time than they save.
 _LEVEL = 1
-_MODULES = ("compression.zstd", "backports.zstd")
+# A package "compression" on an older Python is not Python's.
+_MODULES = ("compression.zstd",) if sys.version_info >= (3, 14) else ("backports.zstd",)
+_NAMES = ("compress", "ZstdDecompressor", "ZstdError")
 _LIBRARIES = ("libzstd.so.1", "libzstd.1.dylib")
 
 
@@ -65,9 +67,15 @@ def implementations() -> Iterator[Zstd]:
     """All implementations that this process has."""
     for name in _MODULES:
         try:
-            yield _of_module(name, importlib.import_module(name))
-        except ImportError:
+            module = importlib.import_module(name)
+        except Exception:  # noqa: BLE001, S112  a module of the flow with the same name may raise anything
             continue
+        if all(hasattr(module, each) for each in _NAMES):
+            yield _of_module(name, module)
+    try:
+        import ctypes  # noqa: PLC0415  some builds of Python have none
+    except ImportError:
+        return
     for name in _LIBRARIES:
         try:
             yield _of_library(name, ctypes.CDLL(name))
@@ -97,6 +105,8 @@ def _of_module(name: str, module: Any) -> Zstd:
 
 def _of_library(name: str, library: Any) -> Zstd:
     """The library's simple API, whose functions are the same in every version 1."""
+    import ctypes  # noqa: PLC0415  as above
+
     size = ctypes.c_size_t
     library.ZSTD_compressBound.argtypes, library.ZSTD_compressBound.restype = [size], size
     library.ZSTD_isError.argtypes, library.ZSTD_isError.restype = [size], ctypes.c_uint

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key
 from k8sflow.storage.compression import compressed, decompressed
 from k8sflow.storage.encoding import encode, stored
 from k8sflow.storage.folder import FolderStore
+from tests.support import in_python
 
 IMPLEMENTATIONS = list(zstd.implementations())
 SMALL = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
@@ -238,3 +241,43 @@ def test_an_encoding_says_what_it_is() -> None:
     back = stored(bytearray(b"".join(smaller.parts)), compression.ENCODING)
     assert back.shape == found.shape
     assert (back.load() == np.arange(1 << 17)).all()
+
+
+@pytest.mark.parametrize("module", ["_ctypes", "backports.zstd"])
+def test_python_may_lack_a_module(module: str) -> None:
+    """Some builds of Python have no ctypes."""
+    source = f"""
+        import sys
+        sys.modules[{module!r}] = None
+        from k8sflow.storage import zstd
+        print([each.origin for each in zstd.implementations()])
+    """
+    done = in_python(source)
+    assert done.returncode == 0, done.stderr
+    assert ("libzstd" if module == "_ctypes" else "backports") not in done.stdout
+
+
+def test_a_module_of_the_flow_named_like_pythons_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compression.py").write_text("raise ValueError('ran')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = in_python("from k8sflow.storage import zstd\nprint([each.origin for each in zstd.implementations()])")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_small_blob_that_claims_to_be_large_is_damaged(saved: ArtifactStore, folder_store: FolderStore) -> None:
+    """No memory is allocated for what it claims."""
+    ref = saved.save(np.zeros(1 << 17), "a")
+    data = bytearray(folder_store.get(blob_key("F", ref.blob)))
+    header, section = compression._HEADER, compression._SECTION
+    magic, count, _ = header.unpack_from(data)
+    header.pack_into(data, 0, magic, count, 1 << 50)
+    section.pack_into(data, header.size + section.size, 1 << 50, 1)
+    blob = hashlib.sha256(data).hexdigest()
+    saved.save_blob(blob, [bytes(data)])
+    with pytest.raises(ArtifactError, match="is damaged"):
+        saved.load(dataclasses.replace(ref, blob=blob, size=len(data)), "a")
+
+
+@given(st.lists(st.binary(max_size=5), max_size=6), st.integers(0, 20), st.integers(0, 20))
+def test_a_slice_of_pieces_is_that_of_the_joined_pieces(pieces: list[bytes], start: int, length: int) -> None:
+    assert compression._slice(pieces, start, length) == b"".join(pieces)[start : start + length]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import math
 import pickle
 import struct
@@ -147,3 +148,21 @@ def test_strings_that_the_array_gets_elsewhere_are_found_without_pandas(monkeypa
 
     assert not _is_left_to_pickle(array)
     assert [_key(value) for value in _through(array)] == [_key(value) for value in array]
+
+
+@pytest.mark.parametrize(
+    "strings",
+    [["'\\ud800'", "\ud800"], ["\ud800", "'\\ud800'"], ["a", "a\0", "a\0b"], ["", "\0"], ["\ud800", "\udfff"]],
+)
+def test_strings_that_pandas_takes_for_equal_stay_different(strings: list[str]) -> None:
+    """It hashes them as UTF-8 that ends at a NUL, and takes a lone surrogate for the text of its repr."""
+    value = np.empty(len(strings) * 1000, dtype=object)
+    value[:] = strings * 1000
+    found = encode(value, "a")
+    assert list(stored(b"".join(found.parts), found.name).load()) == strings * 1000
+
+
+def test_a_reducer_that_the_user_registered_for_arrays_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = np.array(["a", "b"] * 1000, dtype=object)
+    monkeypatch.setitem(copyreg.dispatch_table, np.ndarray, lambda array: (list, (array.tolist()[:3],)))
+    assert encode(value, "a").load() == ["a", "b", "a"]
