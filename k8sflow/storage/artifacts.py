@@ -65,16 +65,32 @@ class ArtifactRef:
         return self.content_size or self.size
 
     def to_document(self) -> dict[str, Any]:
-        """The reference as JSON types."""
-        document = {"blob": self.blob, "size": self.size, "encoding": self.encoding, "type": self.type}
-        optional: dict[str, Any] = {"inline": self.inline, "serializers": list(self.serializers)}
-        optional |= {"content": self.content, "content_size": self.content_size}
-        return {**document, **{name: value for name, value in optional.items() if value}}
+        """The reference as JSON types.
+
+        The newer fields are appended to the encoding, as ``pickle5+zstd;content=…;content_size=…;serializers=…``. Older
+        versions refuse other keys as damage, but ask for an upgrade when they load a value of an unknown encoding.
+        """
+        newer = {"content": self.content, "content_size": self.content_size, "serializers": ",".join(self.serializers)}
+        encoding = ";".join([self.encoding, *(f"{name}={value}" for name, value in newer.items() if value)])
+        document = {"blob": self.blob, "size": self.size, "encoding": encoding, "type": self.type}
+        return document if self.inline is None else {**document, "inline": self.inline}
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> ArtifactRef:
-        """The reference that ``to_document`` wrote."""
-        return ArtifactRef(**{**document, "serializers": tuple(document.get("serializers", ()))})
+        """The reference that ``to_document`` wrote; the encoding of a newer version stays as it is."""
+        encoding, *parts = document["encoding"].split(";")
+        if not parts:
+            return ArtifactRef(**document)
+        newer = dict(part.partition("=")[::2] for part in parts)
+        size, serializers = newer.get("content_size", "0"), newer.get("serializers", "")
+        if not newer.keys() <= {"content", "content_size", "serializers"} or not size.isdecimal():
+            return ArtifactRef(**document)
+        return ArtifactRef(
+            **{**document, "encoding": encoding},
+            serializers=tuple(serializers.split(",")) if serializers else (),
+            content=newer.get("content", ""),
+            content_size=int(size),
+        )
 
 
 class ArtifactStore:
@@ -83,11 +99,13 @@ class ArtifactStore:
     Args:
         store: The store of the blobs.
         flow: The flow's name, which is the first part of the blobs' keys.
+        compression: ``none``, or ``zstd`` for values that become much smaller by it.
     """
 
-    def __init__(self, store: ObjectStore, flow: str) -> None:
+    def __init__(self, store: ObjectStore, flow: str, compression: str = "none") -> None:
         self._store = store
         self._flow = flow
+        self._compression = compression
         self._shapes: dict[str, Shape] = {}
         self._kept: dict[str, bytes] = {}
         self._writes: BlobWrites | None = None
@@ -134,7 +152,7 @@ class ArtifactStore:
             inline = base64.b64encode(b"".join(found.parts)).decode("ascii")
             return ArtifactRef(found.blob, found.size, found.name, type_name(value), inline, found.serializers)
         kind, serializers = type_name(value), found.serializers
-        if (smaller := _compressed(found)) is not None:
+        if self._compression == "zstd" and (smaller := _compressed(found)) is not None:
             self._write(smaller.blob, smaller.parts, smaller.size)
             content = (found.blob, found.size)
             return ArtifactRef(smaller.blob, smaller.size, "pickle5+zstd", kind, None, serializers, *content)

@@ -24,7 +24,7 @@ from k8sflow.flow.spec import READ_MODULE, FlowSpec
 from k8sflow.storage.culprit import path_to_culprit
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.serializers import Installed, reduce_with, serializer_for
-from k8sflow.storage.strings import reduce_array
+from k8sflow.storage.strings import STRINGS, array_of_strings, reduce_array
 
 _ALIGNMENT = 64
 _MAGIC = b"k8sflow5"
@@ -61,7 +61,8 @@ class Encoded:
         stream: The pieces of the pickle stream.
         buffers: The buffers to which the stream refers, in the memory of the value itself.
         kinds: The classes of the value's objects for which pickle has no built-in encoding.
-        serializers: The packages whose serializers stored parts of it, as ``name==version``.
+        serializers: The packages whose serializers stored parts of it, as ``name==version``, k8sflow's own form of
+            arrays of strings among them.
     """
 
     stream: tuple[Buffer, ...]
@@ -235,8 +236,14 @@ class _Seen(dict[type, Callable[[Any], Any]]):
         if (chosen := serializer_for(kind)) is not None:
             return partial(self._reduced, chosen)
         if kind not in self._reducers and kind.__module__ == "numpy" and kind.__name__ == "ndarray":
-            return reduce_array
+            return self._reduced_array
         return self._reducers[kind]
+
+    def _reduced_array(self, array: Any) -> Any:
+        parts = reduce_array(array)
+        if parts[0] is array_of_strings:
+            self.serializers.add(STRINGS)
+        return parts
 
     def _reduced(self, chosen: Installed, value: Any) -> Any:
         """The parts of a value of which a plug-in has the type."""

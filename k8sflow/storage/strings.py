@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 # Below this, pickle is fast enough.
 _LEAST_ELEMENTS = 1000
+# In references to values with such arrays, by which versions that can't read them notice.
+STRINGS = "k8sflow.strings==1"
 _SAMPLES = 20_000
 # An array is left to pickle if more of the sampled, or of all strings are distinct.
 _MOST_DISTINCT_OF_SAMPLE = 0.95
@@ -36,10 +38,10 @@ def reduce_array(array: Any) -> Any:
     if found is None:
         return array.__reduce_ex__(5)
     distinct, numbers = found
-    return _array_of, (array.shape, order, distinct, pickle.PickleBuffer(numbers), numbers.dtype.str)
+    return array_of_strings, (array.shape, order, distinct, pickle.PickleBuffer(numbers), numbers.dtype.str)
 
 
-def _array_of(
+def array_of_strings(
     shape: tuple[int, ...], order: Literal["C", "F"], distinct: list[object], numbers: Any, dtype: str
 ) -> Any:
     """Rebuilds an array; pickles contain this function's name, so it can't be renamed."""

@@ -2,8 +2,8 @@
 
 Python has it from 3.14 on (``compression.zstd``), the package backports.zstd brings the same module to older versions,
 and most Linux distributions have the library itself, since their package managers need it. The runtime that is copied
-into the pods of other images is pure Python, so none of the three can be relied upon: without zstd, nothing is
-compressed, and what another process has compressed is an error that says what to install.
+into the pods of other images is pure Python, so none of the three can be relied upon: compression is off by default.
+Where it is on, a task without zstd fails before its step begins, and the error says what to install.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from k8sflow.errors import ArtifactError
+from k8sflow.errors import ArtifactError, ConfigurationError
 
 # The fastest of the ordinary levels; higher ones take more time than they save.
 _LEVEL = 1
@@ -61,6 +61,22 @@ def needed() -> Zstd:
             advice="Install it: pip install backports.zstd. For pods, add it to the image.",
         )
     return found
+
+
+def check_installed() -> None:
+    """Returns if this process can compress what a step leaves.
+
+    Raises:
+        ConfigurationError: It has no implementation, although the setting ``compression`` asks for it.
+    """
+    if available() is None:
+        raise ConfigurationError(
+            f"the setting compression is zstd, which this Python ({sys.version.split()[0]}) doesn't have.",
+            cause="Python has it from 3.14 on; for others, neither the package backports.zstd nor the library "
+            "libzstd.so.1 was found.",
+            advice="Install it: pip install backports.zstd. For pods and jobs, add it to the image. Or set compression "
+            "(K8SFLOW_COMPRESSION) to none.",
+        )
 
 
 def implementations() -> Iterator[Zstd]:

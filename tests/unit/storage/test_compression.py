@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k8sflow.errors import ArtifactError
+from k8sflow.errors import ArtifactError, ConfigurationError
 from k8sflow.storage import compression, zstd
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key
 from k8sflow.storage.compression import compressed, decompressed
@@ -37,7 +37,7 @@ CONTENTS = st.one_of(
 
 @pytest.fixture
 def saved(folder_store: FolderStore) -> ArtifactStore:
-    return ArtifactStore(folder_store, "F")
+    return ArtifactStore(folder_store, "F", "zstd")
 
 
 @pytest.fixture
@@ -198,10 +198,42 @@ def test_the_reference_says_what_is_compressed(saved: ArtifactStore, folder_stor
     ref = saved.save(value, "a")
     document = ref.to_document()
 
-    assert document["content"] == encode(value, "a").blob
-    assert document["content_size"] == encode(value, "a").size
+    found = encode(value, "a")
+    assert document["encoding"] == f"pickle5+zstd;content={found.blob};content_size={found.size}"
     assert hashlib.sha256(folder_store.get(blob_key("F", ref.blob))).hexdigest() == document["blob"]
     assert ArtifactRef.from_document(document) == ref
+
+
+def test_nothing_is_compressed_by_default(folder_store: FolderStore) -> None:
+    assert ArtifactStore(folder_store, "F").save(np.arange(1 << 17), "a").encoding == "pickle5"
+
+
+def test_older_versions_ask_for_an_upgrade(saved: ArtifactStore) -> None:
+    """They know five keys, and two encodings."""
+    values = {
+        "zstd": np.arange(1 << 17),
+        "strings": np.array(["one", "two"] * 1000, dtype=object),
+        "both": np.array(["one", "two"] * (1 << 17), dtype=object),
+    }
+    for name, value in values.items():
+        ref = saved.save(value, name)
+        document = ref.to_document()
+        assert document.keys() <= {"blob", "size", "encoding", "type", "inline"}
+        assert document["encoding"] not in {"pickle", "pickle5"}
+        assert ArtifactRef.from_document(document) == ref
+        assert (saved.load(ArtifactRef.from_document(document), name) == value).all()
+
+
+@pytest.mark.parametrize(
+    "encoding", ["pickle6", "pickle5;lengths=3", "pickle5+zstd;content_size=x", "pickle5+lz4;content_size=9", "pickle;"]
+)
+def test_an_encoding_of_a_newer_version_is_an_error(saved: ArtifactStore, encoding: str) -> None:
+    document = {**saved.save(1, "a").to_document(), "encoding": encoding}
+    ref = ArtifactRef.from_document(document)
+    assert ref.to_document()["encoding"] == encoding  # resume copies it
+    with pytest.raises(ArtifactError, match=r"the encoding .* is unknown") as error:
+        saved.load(ref, "a")
+    assert "upgrade" in error.value.advice
 
 
 def test_values_of_older_versions_are_read(saved: ArtifactStore) -> None:
@@ -217,7 +249,7 @@ def test_values_of_older_versions_are_read(saved: ArtifactStore) -> None:
     assert saved.save(back, "a", ref) is ref
 
 
-def test_without_zstd_nothing_is_compressed_and_a_reader_hears_what_to_install(
+def test_without_zstd_saving_fails_before_it_begins_and_a_reader_hears_what_to_install(
     saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = saved.save(np.arange(1 << 17), "a")
@@ -225,7 +257,9 @@ def test_without_zstd_nothing_is_compressed_and_a_reader_hears_what_to_install(
     monkeypatch.setattr(zstd, "_MODULES", ())
     monkeypatch.setattr(zstd, "_LIBRARIES", ("libnone.so",))
     try:
-        assert saved.save(np.arange(1 << 17), "a").encoding == "pickle5"
+        with pytest.raises(ConfigurationError, match="the setting compression is zstd, which this Python") as missing:
+            zstd.check_installed()
+        assert "pip install backports.zstd" in missing.value.advice
         with pytest.raises(ArtifactError, match=r"'a' .* can't be loaded: it is compressed by zstd") as error:
             saved.load(ref, "a")
         assert "pip install backports.zstd" in error.value.advice

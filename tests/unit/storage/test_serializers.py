@@ -140,7 +140,7 @@ def test_the_commit_names_the_package(install: Install, saved: ArtifactStore) ->
     ref = saved.save(_grid(3, b"abc"), "a")
     document = Commit(0, (), {"a": ref, "b": saved.save(1, "b")}).to_document()
 
-    assert document["artifacts"]["a"]["serializers"] == ["grids==1.2"]
+    assert document["artifacts"]["a"]["encoding"] == "pickle5;serializers=grids==1.2"
     assert "serializers" not in document["artifacts"]["b"]
     assert ArtifactRef.from_document(document["artifacts"]["a"]) == ref
 

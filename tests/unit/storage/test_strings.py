@@ -36,7 +36,7 @@ def _key(value: object) -> object:
 
 
 def _is_left_to_pickle(array: Any) -> bool:
-    return reduce_array(array)[0] is not strings._array_of
+    return reduce_array(array)[0] is not strings.array_of_strings
 
 
 @pytest.fixture(autouse=True)
