@@ -234,9 +234,7 @@ class ArtifactStore:
         self._verify(data, ref, name)
         try:
             parts = stored(data, ref.encoding, ref.value_size)
-            if parts.buffers:
-                self._shapes[ref.value_hash] = parts.shape
-            return parts.load(find)
+            value = parts.load(find)
         except ArtifactError as error:
             what = f"the artifact {name!r} (a {ref.type}) can't be loaded: {error.summary}"
             raise ArtifactError(what, cause=error.cause, advice=error.advice) from error
@@ -246,6 +244,9 @@ class ArtifactStore:
                 cause="Code or a package that it needs is missing here, or has a different version.",
                 advice="Import the flow's module, and install the packages of the step that set it.",
             ) from error
+        if parts.buffers:
+            self._shapes[ref.value_hash] = parts.shape
+        return value
 
     def _content(self, ref: ArtifactRef, name: str) -> Buffer:
         """The bytes of a value; those of the last few small ones are cached."""

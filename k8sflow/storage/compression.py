@@ -13,13 +13,15 @@ value has the sha256 of the value before compression too, by which an unchanged 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from k8sflow.errors import ArtifactError
 from k8sflow.parallel.limits import available_cores
@@ -132,11 +134,11 @@ def _joined(sections: Sequence[_Section], pieces: Sequence[Sequence[Buffer]]) ->
     return Compressed(parts, digest.hexdigest(), size)
 
 
-def decompressed(data: Buffer, most: int | None = None) -> tuple[memoryview, list[memoryview]]:
+def decompressed(data: Buffer, most: int | None = None) -> tuple[memoryview | Stream, list[memoryview]]:
     """The stream and the buffers; those that were not compressed refer to the data.
 
     Args:
-        data: All pieces, joined.
+        data: All pieces, joined. Memory of its own (``mmap``) is given back as it is decompressed.
         most: The length before compression at most, if it is known: no more memory is allocated.
 
     Raises:
@@ -148,12 +150,12 @@ def decompressed(data: Buffer, most: int | None = None) -> tuple[memoryview, lis
     except struct.error as error:
         raise _damaged() from error
     _check(most is None or sum(section.length for section in sections) <= most)
-    parts = []
+    parts: list[_Frames | memoryview] = []
     for section in sections:
         if section.frames:
             end = position + sum(section.frames)
             _check(end <= len(view))
-            parts.append(_content(section, view[position:end], chunk_bytes))
+            parts.append(_Frames(section, view, position, chunk_bytes))
         else:
             position += -position % _ALIGNMENT
             end = position + section.length
@@ -161,7 +163,8 @@ def decompressed(data: Buffer, most: int | None = None) -> tuple[memoryview, lis
             parts.append(view[position:end])
         position = end
     _check(position == len(view))
-    return parts[0], parts[1:]
+    buffers = [part.content() if isinstance(part, _Frames) else part for part in parts[1:]]
+    return Stream(parts[0]) if isinstance(parts[0], _Frames) else parts[0], buffers
 
 
 def _sections(view: memoryview) -> tuple[list[_Section], int, int]:
@@ -181,24 +184,111 @@ def _sections(view: memoryview) -> tuple[list[_Section], int, int]:
     return sections, position, chunk_bytes
 
 
-def _content(section: _Section, data: memoryview, chunk_bytes: int) -> memoryview:
+class _Frames:
     """A section that was compressed."""
-    zstd = needed()
-    target = bytearray(section.length)
 
-    def fill(index: int, start: int, length: int) -> bool:
-        into = index * chunk_bytes
-        frame = bytes(data[start : start + length])
-        return zstd.decompress_into(frame, target, into, min(chunk_bytes, section.length - into))
+    def __init__(self, section: _Section, view: memoryview, position: int, chunk_bytes: int) -> None:
+        self._section = section
+        self._view = view
+        self._starts = list(accumulate(section.frames[:-1], initial=position))
+        self._zstd = needed()
+        self.length = section.length
+        self.chunk_bytes = chunk_bytes
 
-    starts = list(accumulate(section.frames[:-1], initial=0))
-    arguments = zip(range(len(starts)), starts, section.frames, strict=True)
-    if len(starts) == 1:
-        _check(fill(*next(arguments)))
-    else:
+    def content(self) -> memoryview:
+        """All of it, in memory that is private to this process, and is used as it is filled."""
+        target = memoryview(mmap.mmap(-1, self.length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self.read_into(target, 0)
+        return target
+
+    def read_into(self, target: memoryview, first: int) -> None:
+        """Fills a buffer, several chunks at a time.
+
+        Args:
+            target: The buffer, which ends where a chunk does.
+            first: The number of the first chunk.
+
+        Raises:
+            ArtifactError: A frame is damaged.
+        """
+        count = -(-len(target) // self.chunk_bytes)
+        indices = range(first, first + count)
+        if count == 1:
+            self._fill(target, first, first)
+            return
         with ThreadPoolExecutor(min(available_cores(), _MOST_THREADS)) as pool:
-            _check(all(pool.map(lambda each: fill(*each), arguments)))
-    return memoryview(target)
+            list(pool.map(partial(self._fill, target, first), indices))
+
+    def _fill(self, target: memoryview, first: int, index: int) -> None:
+        start, length = self._starts[index], self._section.frames[index]
+        frame = bytes(self._view[start : start + length])
+        into = (index - first) * self.chunk_bytes
+        wanted = min(self.chunk_bytes, self.length - index * self.chunk_bytes)
+        _check(self._zstd.decompress_into(frame, target, into, wanted))
+        _give_back(self._view, start, start + length)
+
+
+def _give_back(view: memoryview, start: int, end: int) -> None:
+    """Frees memory that is not needed any more, if it is that of a mapping."""
+    memory = view.obj
+    first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if isinstance(memory, mmap.mmap) and len(memory) == len(view) and last > first and hasattr(memory, "madvise"):
+        memory.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+class Stream:
+    """A compressed pickle stream as a file, for ``pickle.Unpickler``: large bytes are decompressed in place."""
+
+    def __init__(self, frames: _Frames) -> None:
+        self._frames = frames
+        self._chunk = memoryview(b"")  # the one that was read last
+        self._position = 0  # in it
+        self._next = 0
+        self.checksum = 0  # of the chunks that were read
+
+    def readinto(self, target: Any) -> int:
+        """Fills a buffer, and returns how many bytes there were."""
+        view = memoryview(target).cast("B")
+        done = self._from_chunk(view)
+        size, rest = self._frames.chunk_bytes, max(0, self._frames.length - self._next * self._frames.chunk_bytes)
+        wanted = min(len(view) - done, rest)
+        whole = wanted if wanted == rest else wanted // size * size
+        if whole > 0:
+            self._read(view[done : done + whole])
+            done += whole
+        if done < len(view) and self._next * size < self._frames.length:
+            self._chunk, self._position = memoryview(bytearray(min(size, rest - whole))), 0
+            self._read(self._chunk)
+            done += self._from_chunk(view[done:])
+        return done
+
+    def _from_chunk(self, target: memoryview) -> int:
+        found = self._chunk[self._position : self._position + len(target)]
+        target[: len(found)] = found
+        self._position += len(found)
+        return len(found)
+
+    def _read(self, target: memoryview) -> None:
+        self._frames.read_into(target, self._next)
+        self._next += -(-len(target) // self._frames.chunk_bytes)
+        self.checksum = zlib.crc32(target, self.checksum)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; all of them for -1."""
+        unread = max(0, self._frames.length - self._next * self._frames.chunk_bytes)
+        rest = len(self._chunk) - self._position + unread
+        target = bytearray(max(0, rest if size < 0 else min(size, rest)))
+        self.readinto(target)
+        return bytes(target)
+
+    def readline(self) -> bytes:
+        """The bytes up to the next newline, for the opcodes of older protocols."""
+        found = bytearray()
+        while byte := self.read(1):
+            found += byte
+            if byte == b"\n":
+                break
+        return bytes(found)
 
 
 def _check(is_right: bool) -> None:  # noqa: FBT001  an assertion that stays

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.articles import with_article
 from k8sflow.errors import ArtifactError
@@ -25,6 +25,9 @@ from k8sflow.storage.culprit import path_to_culprit
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.serializers import Installed, reduce_with, serializer_for
 from k8sflow.storage.strings import STRINGS, array_of_strings, reduce_array
+
+if TYPE_CHECKING:
+    from k8sflow.storage.compression import Stream
 
 _ALIGNMENT = 64
 _MAGIC = b"k8sflow5"
@@ -306,13 +309,15 @@ class Stored:
         buffers: The buffers to which it refers.
     """
 
-    stream: Buffer
+    stream: Buffer | Stream
     buffers: Sequence[memoryview] = ()
 
     @property
     def shape(self) -> Shape:
-        """Checksum and lengths."""
-        return Shape(zlib.crc32(self.stream), tuple(map(len, self.buffers)))
+        """Checksum and lengths; of a compressed stream only after ``load``."""
+        stream = self.stream
+        known = zlib.crc32(stream) if isinstance(stream, bytes | bytearray | memoryview) else stream.checksum
+        return Shape(known, tuple(map(len, self.buffers)))
 
     def load(self, find: Find | None = None) -> Any:
         """The value, which may write to its buffers.
@@ -362,17 +367,21 @@ def _split(view: memoryview) -> tuple[memoryview, list[memoryview]]:
     return stream, pieces
 
 
-def _unpickled(stream: Buffer, buffers: Sequence[Buffer], find: Find | None) -> Any:
+def _unpickled(stream: Buffer | Stream, buffers: Sequence[Buffer], find: Find | None) -> Any:
+    if isinstance(stream, bytes | bytearray | memoryview):
+        if find is None:
+            return pickle.loads(stream, buffers=buffers)
+        return _Unpickler(io.BytesIO(stream), buffers, find).load()
     if find is None:
-        return pickle.loads(stream, buffers=buffers)
+        return pickle.Unpickler(stream, buffers=buffers).load()
     return _Unpickler(stream, buffers, find).load()
 
 
 class _Unpickler(pickle.Unpickler):
     """Looks up classes and functions with a given function."""
 
-    def __init__(self, stream: Buffer, buffers: Sequence[Buffer], find: Find) -> None:
-        super().__init__(io.BytesIO(stream), buffers=buffers)
+    def __init__(self, stream: io.BytesIO | Stream, buffers: Sequence[Buffer], find: Find) -> None:
+        super().__init__(stream, buffers=buffers)
         self._find = find
 
     def find_class(self, module: str, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -264,7 +265,8 @@ class S3Store:
             return self._client.page(self.prefix + prefix, delimiter, token)
 
     def _get_ranges(self, key: str, size: int, etag: str) -> Buffer:
-        target = memoryview(bytearray(size))
+        # Of its own, so that it can be given back page by page; private, so that a fork doesn't share it.
+        target = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
         def fetch(start: int) -> None:
             end = min(start + PART_BYTES, size)

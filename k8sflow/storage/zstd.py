@@ -38,7 +38,7 @@ class Zstd:
 
     origin: str
     compress: Callable[[bytes], bytes]
-    decompress_into: Callable[[bytes, bytearray, int, int], bool]
+    decompress_into: Callable[[bytes, memoryview | bytearray, int, int], bool]
 
 
 @cache
@@ -104,7 +104,7 @@ def _of_module(name: str, module: Any) -> Zstd:
         frame: bytes = module.compress(data, _LEVEL)
         return frame
 
-    def decompress_into(frame: bytes, target: bytearray, start: int, length: int) -> bool:
+    def decompress_into(frame: bytes, target: memoryview | bytearray, start: int, length: int) -> bool:
         decompressor = module.ZstdDecompressor()
         try:
             content = decompressor.decompress(frame, length + 1)
@@ -138,7 +138,7 @@ def _of_library(name: str, library: Any) -> Zstd:
             raise MemoryError(f"ZSTD_compress of {name} failed")
         return ctypes.string_at(target, length)
 
-    def decompress_into(frame: bytes, target: bytearray, start: int, length: int) -> bool:
+    def decompress_into(frame: bytes, target: memoryview | bytearray, start: int, length: int) -> bool:
         into = (ctypes.c_char * length).from_buffer(target, start)  # raises if it exceeds the target
         return bool(library.ZSTD_decompress(into, length, frame, len(frame)) == length)
 
