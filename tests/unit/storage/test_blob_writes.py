@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import K8sflowError, StorageError
 from k8sflow.storage import blob_writes
-from k8sflow.storage.artifacts import ArtifactStore, blob_key
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key
 from k8sflow.storage.blob_writes import BlobWrites
+from k8sflow.storage.encoding import encode
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import Buffer
 
@@ -79,6 +80,25 @@ def test_a_refused_write_is_an_error(folder_store: FolderStore, refused: int) ->
 
     with pytest.raises(StorageError, match="the disk is full"):
         save_all()
+
+
+@pytest.mark.s3
+def test_a_request_that_a_bucket_refuses_halfway_is_an_error(s3_store: FolderStore) -> None:
+    """An object where the server needs a folder, so that one of the requests fails; the next attempt succeeds."""
+    store = ArtifactStore(s3_store, "F")
+    blobs = [encode(value, "v").blob for value in _values(60)]
+    obstacle = f"F/blobs/{blobs[30][:2]}"
+    s3_store.put(obstacle, [b"in the way"])
+
+    def save_all() -> list[ArtifactRef]:
+        with store.written_together():
+            return [store.save(value, f"v{index}") for index, value in enumerate(_values(60))]
+
+    with pytest.raises(K8sflowError, match=r"F/blobs/"):
+        save_all()
+    s3_store.delete([obstacle])
+
+    assert [store.load(ref, "v") for ref in save_all()] == _values(60)
 
 
 def test_an_error_of_the_caller_ends_the_writes() -> None:

@@ -23,6 +23,9 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key
 from k8sflow.storage.compression import Stream, compressed, decompressed
 from k8sflow.storage.encoding import encode, stored
 from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.s3 import S3Store
+from tests import s3server
+from tests.cluster.s3 import S3Server
 from tests.support import in_python
 
 IMPLEMENTATIONS = list(zstd.implementations())
@@ -343,3 +346,52 @@ def test_a_small_blob_that_claims_to_be_large_is_damaged(saved: ArtifactStore, f
 @given(st.lists(st.binary(max_size=5), max_size=6), st.integers(0, 20), st.integers(0, 20))
 def test_a_slice_of_pieces_is_that_of_the_joined_pieces(pieces: list[bytes], start: int, length: int) -> None:
     assert compression._slice(pieces, start, length) == b"".join(pieces)[start : start + length]
+
+
+MEASURED = """
+    import re
+    import sys
+    from pathlib import Path
+
+    import numpy as np
+
+    from k8sflow.storage import compression
+    from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+    from k8sflow.storage.folder import FolderStore
+    from k8sflow.storage.open_store import open_store
+
+    def kilobytes(name):
+        return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+    command, kind, url, endpoint, encoding, blob, size = sys.argv[1:]
+    store = ArtifactStore(open_store(url, endpoint=endpoint, region="us-east-1"), "F", "zstd")
+    store.store.exists("x")
+    numbers = np.random.default_rng(0).integers(0, 16, 128 << 20 if command == "save" else 1 << 17, dtype=np.uint8)
+    value = numbers if kind == "array" else numbers.tobytes()
+    if command == "save":
+        print(*store.save(value, "a").to_document().values())
+    else:
+        store.load(store.save(value, "small"), "small")  # imports
+        Path("/proc/self/clear_refs").write_text("5")
+        before = kilobytes("VmRSS")
+        loaded = store.load(
+            ArtifactRef.from_document({"blob": blob, "size": int(size), "encoding": encoding, "type": "t"}), "a"
+        )
+        print(kilobytes("VmHWM") - before, len(loaded))
+"""
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("kind", ["array", "bytes"])
+def test_loading_from_a_bucket_takes_the_memory_of_the_value(s3_store: S3Store, s3_server: S3Server, kind: str) -> None:
+    """The compressed bytes, here half of it, are given back while they are decompressed."""
+    place = (kind, s3_store.url, s3_server.endpoint)
+    saved = in_python(MEASURED, "save", *place, "", "", "", **s3server.KEYS, **s3server.NO_FILES)
+    assert saved.returncode == 0, saved.stderr
+    blob, size, encoding, _ = saved.stdout.split()
+    assert encoding.startswith("pickle5+zstd;")
+    loaded = in_python(MEASURED, "load", *place, encoding, blob, size, **s3server.KEYS, **s3server.NO_FILES)
+    assert loaded.returncode == 0, loaded.stderr
+    kilobytes, length = map(int, loaded.stdout.split())
+    assert length == 128 << 20
+    assert kilobytes < (128 + 64) << 10
