@@ -7,9 +7,13 @@ depth of an artifact, since the pickler looks up each object's type.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,6 +108,8 @@ class Installed:
 @cache
 def installed() -> dict[str, tuple[Installed, ...]]:
     """The serializers of the installed packages, by type; the result is kept for the life of the process."""
+    if not any(map(_may_have_some, sys.path)) and not _are_elsewhere():
+        return {}
     from importlib.metadata import entry_points  # noqa: PLC0415  reads the metadata of all that is installed
 
     found: dict[str, tuple[Installed, ...]] = {}
@@ -111,6 +117,35 @@ def installed() -> dict[str, tuple[Installed, ...]]:
         name, version = (point.dist.name, point.dist.version) if point.dist is not None else (point.value, "unknown")
         found[point.name] = (*found.get(point.name, ()), Installed(point.name, name, version, point))
     return found
+
+
+def _may_have_some(folder: object) -> bool:
+    """True unless a folder of ``sys.path`` certainly has no package with a serializer.
+
+    Importing ``importlib.metadata`` takes ten times as long as this, which every task would wait for.
+    """
+    try:
+        with os.scandir(str(folder) or os.curdir) as entries:
+            return str(folder).endswith(".egg") or any(map(_names_some, entries))
+    except NotADirectoryError:
+        return True  # an archive
+    except OSError:
+        return False
+
+
+def _names_some(entry: os.DirEntry[str]) -> bool:
+    if not entry.name.lower().endswith((".dist-info", ".egg-info")):
+        return False
+    try:
+        return SERIALIZERS.encode() in Path(entry.path, "entry_points.txt").read_bytes()
+    except OSError:
+        return False
+
+
+def _are_elsewhere() -> bool:
+    """True if packages may be installed elsewhere than in the folders of ``sys.path``."""
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")]
+    return any(finder is not PathFinder for finder in finders)
 
 
 @cache

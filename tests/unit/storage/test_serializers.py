@@ -20,7 +20,7 @@ from k8sflow.errors import ArtifactError
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit
-from k8sflow.storage.serializers import forget_installed
+from k8sflow.storage.serializers import forget_installed, serializer_for
 
 PAGE = (Path(__file__).parents[3] / "docs/serializers.md").read_text()
 MODULE = re.findall(r"```python\n# grids.py\n(.*?)```", PAGE, re.DOTALL)[0]
@@ -163,6 +163,26 @@ def test_a_package_installed_meanwhile_is_found(install: Install, saved: Artifac
     forget_installed()
 
     assert saved.load(ref, "a").width == 3
+
+
+def test_a_package_in_an_archive_is_found(
+    tmp_path: Path, saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch, install: Install
+) -> None:
+    wheel = _wheel(tmp_path, "grids", "1.0", {"grids.py": MODULE}, f"{NAME} = {POINT}")
+    monkeypatch.syspath_prepend(str(wheel))
+    monkeypatch.syspath_prepend(tmp_path)  # a mistake of many scripts, which Python ignores
+    forget_installed()
+
+    ref = saved.save(_grid(3, b"abc"), "a")
+    assert (ref.serializers, saved.load(ref, "a").width) == (("grids==1.0",), 3)
+
+
+def test_without_serializers_the_metadata_of_packages_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a twentieth of a second, and each task would need it."""
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: pytest.fail("it was loaded"))
+    forget_installed()
+
+    assert serializer_for(dict) is None
 
 
 def test_another_package_of_the_type_is_not_used(
