@@ -18,22 +18,30 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from resume import definition_in
 from side_by_side import Comparison, Contender, options, run_all
 
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.clones import put_commits
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.records import Commit, to_bytes
+from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
+from k8sflow.task.inside.inputs import Inputs
+from k8sflow.task.spec import TaskInput
 from tests.s3server import BUCKET, KEYS, NO_FILES, s3_server
 
 MEGABYTE = 1_000_000
 ROWS = 10_000_000
 SMALL = 1_000
+BRANCHES = 10_000
 _PARTS = 8 << 20
 _PEAK = """
 import resource
@@ -58,6 +66,9 @@ def main() -> None:
         os.environ["METAFLOW_S3_ENDPOINT_URL"] = server.endpoint
         stores = Stores(Path(folder), server.endpoint, chosen.times, chosen.metaflow_times)
         run_all(stores.comparisons(), chosen)
+        if any(stores.sizes.values()):
+            text = ", ".join(f"{name} {size / MEGABYTE:.0f} MB" for name, size in stores.sizes.items())
+            print(f"\nThe blob of 10 million rows: {text}.")
         if not chosen.only:
             print(f"\nSaving 300 MB: {stores.peak(300 * MEGABYTE):.0f} MB beyond the value.")
 
@@ -77,6 +88,8 @@ class Stores:
     endpoint: str
     times: int
     metaflow_times: int
+    sizes: dict[str, int] = field(default_factory=dict)
+    _is_filled: bool = False
 
     def comparisons(self) -> Iterator[Comparison]:
         """From the smallest to the largest; a value is created when its comparison is due."""
@@ -85,10 +98,12 @@ class Stores:
         yield from self._both("2 GiB of random floats", np.random.default_rng(0).random(2 << 27), "folder")
         yield from self._both("2 GiB of random floats", np.random.default_rng(0).random(2 << 27), "S3")
         yield from self._small()
-        yield from self._both("10 million rows, 6 columns", frame(), "folder")
+        table = frame()
+        yield from self._both("10 million rows, 6 columns", table, "folder", self.sizes)
+        yield from self._join()
 
-    def _both(self, what: str, value: Any, where: str) -> Iterator[Comparison]:
-        """Saving a value, and loading it."""
+    def _both(self, what: str, value: Any, where: str, sizes: dict[str, int] | None = None) -> Iterator[Comparison]:
+        """Saving a value, and loading it; the sizes of the blobs are noted, if that is asked for."""
         ours, theirs, bare = self._ours(where), Metaflow(self, where), Bare(self, where)
         yield Comparison(f"save {what} to {where}", bare.saving, (
             Contender("k8sflow", lambda: ours.save(value), self.times),
@@ -100,8 +115,40 @@ class Stores:
             Contender("Metaflow", lambda: theirs.load(value), self.metaflow_times),
             Contender("bare", lambda: bare.load(value), self.times),
         ))  # fmt: skip
+        if sizes is not None:
+            sizes.update(k8sflow=ours.size(), Metaflow=theirs.size())
         for store in (ours, theirs, bare):
             store.clear()
+
+    def _join(self) -> Iterator[Comparison]:
+        """A join that reads a small artifact of each branch; bare: the same objects, as many at a time."""
+        store = S3Store(f"s3://{BUCKET}", endpoint=self.endpoint, region="us-east-1")
+        definition = definition_in(self.folder)
+        run, artifacts = RunStore(store, "F", "wide"), ArtifactStore(store, "F")
+        inputs = (TaskInput("work", (), BRANCHES),)
+
+        def fill() -> None:
+            commits = (Commit(0, ("join",), {"y": artifacts.save(index, "y")}) for index in range(BRANCHES))
+            put_commits(run, (("work", str(i), to_bytes(each.to_document())) for i, each in enumerate(commits)))
+
+        def read() -> None:
+            if not self._is_filled:
+                fill()
+                self._is_filled = True
+            found = Inputs(inputs, RunStore(store, "F", "wide"), {}, ArtifactStore(store, "F"), definition, "join")
+            assert sum(branch.y for branch in found) == sum(range(BRANCHES))
+
+        def get() -> None:
+            with ThreadPoolExecutor(S3Store.parallel_reads) as pool:
+                for _ in pool.map(
+                    lambda index: store.get(run.task_key("work", str(index), "commit.json")), range(BRANCHES)
+                ):
+                    pass
+
+        yield Comparison(f"join over {BRANCHES:,} branches from S3", "GETs of the commits, 32 at a time", (
+            Contender("k8sflow", read, min(self.times, 3)),
+            Contender("bare", get, min(self.times, 3)),
+        ))  # fmt: skip
 
     def _small(self) -> Iterator[Comparison]:
         """Many artifacts of one task, each an object of its own."""
@@ -144,8 +191,9 @@ class Ours:
     def save_all(self, values: list[Any]) -> None:
         self.clear()
         store = self._open()
-        for index, value in enumerate(values):
-            store.save(value, f"value{index}")
+        with store.written_together():
+            for index, value in enumerate(values):
+                store.save(value, f"value{index}")
 
     def load(self, value: Any) -> None:
         """Load the value that was saved last; where saving was not selected, the first turn saves it."""
@@ -157,6 +205,10 @@ class Ours:
     def clear(self) -> None:
         with self._store() as store:
             store.delete(list(store.list_keys("F")))
+
+    def size(self) -> int:
+        """The length of the blob that was saved last."""
+        return 0 if self._ref is None else self._ref.size
 
     def _open(self) -> ArtifactStore:
         """As a new task has it, which has cached nothing."""
@@ -199,6 +251,10 @@ class Metaflow:
 
     def clear(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def size(self) -> int:
+        """The length of the blobs that were saved last."""
+        return sum(path.stat().st_size for path in self._root.rglob("*") if path.is_file())
 
     @property
     def _root(self) -> Path:

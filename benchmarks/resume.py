@@ -16,6 +16,7 @@ from typing import Any
 
 from side_by_side import Comparison, Contender, options, run_all
 
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.commands.clone import plan_from
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def resuming(folder: Path, times: int) -> Comparison:
-    graph = _graph(folder)
+    graph = definition_in(folder).graph
     store = FolderStore(str(folder / "store"))
     origin = RunStore(store, "F", "origin")
     record = RunRecord("F", "origin", "flow.py", {}, graph)
@@ -80,7 +81,8 @@ def resuming(folder: Path, times: int) -> Comparison:
     return Comparison(f"{TASKS:,} finished tasks", "shutil.copytree of their folders", contenders)
 
 
-def _graph(folder: Path) -> Graph:
+def definition_in(folder: Path) -> FlowDefinition:
+    """The definition of a flow with a foreach, whose file is written to a folder."""
     import importlib.util
 
     from k8sflow.flow.compile import compile_flow
@@ -92,7 +94,7 @@ def _graph(folder: Path) -> Graph:
     module: Any = importlib.util.module_from_spec(spec)
     sys.modules["flow"] = module
     spec.loader.exec_module(module)
-    return compile_flow(module.F).graph
+    return compile_flow(module.F)
 
 
 def _fill(run: RunStore) -> None:

@@ -16,6 +16,7 @@ FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
 # As --datastore: the store that wins over the settings root and bucket.
 DATASTORE = "K8SFLOW_DATASTORE"
+COMPRESSIONS = ("none", "zstd")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 _LOG_LIMIT_MB = 1000.0
@@ -68,6 +69,7 @@ class Settings:
         batch_job_role: ARN of the IAM role of jobs, which may use the bucket.
         batch_execution_role: ARN of the IAM role by which ECS starts jobs.
         batch_region: Region of the job queue; None for that of the bucket.
+        compression: Compression of the artifacts of steps: one of ``COMPRESSIONS``; None for ``none``.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -102,6 +104,7 @@ class Settings:
     batch_job_role: str | None = None
     batch_execution_role: str | None = None
     batch_region: str | None = None
+    compression: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:
@@ -140,6 +143,11 @@ class Settings:
                 advice='Use a whole number of seconds, such as "3600" for an hour; "0" keeps no finished Job.',
             )
         self._check_infrastructure()
+        if self.compression is not None and self.compression not in COMPRESSIONS:
+            raise ConfigurationError(
+                f"the setting compression ({variable('compression')}) is {self.compression!r}.",
+                advice=f"Use one of {', '.join(COMPRESSIONS)}.",
+            )
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
             raise ConfigurationError(
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
@@ -183,6 +191,11 @@ class Settings:
     def job_ttl_seconds(self) -> int:
         """The time for which finished Jobs are kept."""
         return _JOB_TTL_SECONDS if self.kubernetes_job_ttl_seconds is None else int(self.kubernetes_job_ttl_seconds)
+
+    @property
+    def artifact_compression(self) -> str:
+        """The compression of the artifacts of steps: ``none`` or ``zstd``."""
+        return self.compression or "none"
 
     @property
     def credentials_secret(self) -> str | None:

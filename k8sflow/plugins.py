@@ -1,7 +1,9 @@
-"""The API for packages that extend k8sflow: decorators, and stores of secrets.
+"""The API for packages that extend k8sflow: decorators, stores of secrets, and serializers of artifacts.
 
-A package imports from here alone, and names what it adds by entry points of the groups ``k8sflow.decorators`` and
-``k8sflow.secrets``. CONTRIBUTING.md has an example, and the promise: names in this module work for at least two minor
+A package imports from here alone, and names what it adds by entry points of the groups ``k8sflow.decorators``,
+``k8sflow.secrets`` and ``k8sflow.serializers``.
+
+CONTRIBUTING.md has an example, and the promise: names in this module work for at least two minor
 releases after they were deprecated.
 """
 
@@ -9,5 +11,6 @@ from __future__ import annotations
 
 from k8sflow.flow.decorators.base import Around, Decorator, Option, decorator
 from k8sflow.flow.decorators.secrets import SecretStore
+from k8sflow.storage.serializers import Serializer
 
-__all__ = ["Around", "Decorator", "Option", "SecretStore", "decorator"]
+__all__ = ["Around", "Decorator", "Option", "SecretStore", "Serializer", "decorator"]

@@ -65,8 +65,8 @@ class DataArtifact(TaggedAsParent):
 
     @property
     def size(self) -> int:
-        """The length of the stored value in bytes."""
-        return self._ref.size
+        """The length of the value's pickle and buffers in bytes, before any compression."""
+        return self._ref.value_size
 
     @property
     def sha(self) -> str:

@@ -28,7 +28,7 @@ def task_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The settings of the agent: the bucket as seen from there, its patience, its secrets' store and its log."""
+    """The settings of the agent: the bucket as seen from there, and those that tasks follow."""
     inside = settings.in_cluster().to_environment()
     keys = (
         "bucket",
@@ -37,6 +37,7 @@ def environment(settings: Settings) -> dict[str, str]:
         *s3_options.SETTINGS,
         "storage_patience_seconds",
         "default_secrets_backend_type",
+        "compression",
         "log",
         "log_limit_mb",
     )

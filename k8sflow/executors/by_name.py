@@ -57,7 +57,13 @@ def _local(context: RunContext) -> Executor:
     assert context.definition is not None, "tasks of this machine need the flow's code"
     return LocalExecutor(
         context.report,
-        TaskRunner(context.definition, context.record, context.run_store.store, context.run_store.folder),
+        TaskRunner(
+            context.definition,
+            context.record,
+            context.run_store.store,
+            context.run_store.folder,
+            compression=context.settings.artifact_compression,
+        ),
         context.max_workers or _cores(),
         limit_of=context.time_limit,
         lock=context.lock,

@@ -97,7 +97,15 @@ class LocalExecutor:
         self._run_store = runner.run_store
         self._file = runner.record.file
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.folder, files, outlives_sigterm)
+        served = RunToServe(
+            runner.definition.flow,
+            runner.record,
+            runner.store,
+            runner.folder,
+            files,
+            outlives_sigterm,
+            runner.compression,
+        )
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting = TaskQueue(max_workers)
         self._running: dict[int, _Running] = {}

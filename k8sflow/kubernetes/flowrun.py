@@ -54,6 +54,7 @@ CARRIED_SETTINGS = (
     "kubernetes_runtime_image",
     "storage_patience_seconds",
     "default_secrets_backend_type",
+    "compression",
     "log",
 )
 

@@ -6,19 +6,26 @@ Small values are stored inside the commit of the task that set them, and need no
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import ArtifactError, ObjectNotFoundError
+from k8sflow.storage.blob_writes import MOST_BYTES, BlobWrites
 from k8sflow.storage.condemned import REUSED_SECONDS, outlasted
-from k8sflow.storage.encoding import Encoded, Find, Shape, decode, encode, sha256, shape_of, type_name
+from k8sflow.storage.encoding import Encoded, Find, Shape, encode, sha256, stored, type_name
 from k8sflow.storage.loadable import check_loadable
 from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.sameness import differs_by_caches, is_unchanged
 from k8sflow.storage.written import get_written
 
+if TYPE_CHECKING:
+    from k8sflow.storage.compression import Compressed
+
 INLINE_BYTES = 2048
+# Smaller values are not compressed.
+LEAST_COMPRESSED_BYTES = 1 << 16
 # Blobs that a task may need again: the items of a foreach, which a join reads once for each branch.
 _KEPT_BLOB_BYTES = 2 << 20
 _KEPT_BLOBS = 4
@@ -29,11 +36,14 @@ class ArtifactRef:
     """A reference to a stored value.
 
     Args:
-        blob: sha256 of the encoded value.
-        size: The length of the encoded value in bytes.
-        encoding: ``pickle``, or ``pickle5`` if buffers follow the stream.
+        blob: sha256 of the stored bytes.
+        size: The length of the stored bytes.
+        encoding: ``pickle``; ``pickle5`` if buffers follow the stream; ``pickle5+zstd`` if some of it is compressed.
         type: The value's type, as ``module.Class``.
         inline: The encoded value itself in base64, if it is small.
+        serializers: The packages whose serializers stored parts of it, as ``name==version``.
+        content: sha256 of the encoded value before compression; empty if that is the blob.
+        content_size: The length of the encoded value before compression; 0 if that is the size.
     """
 
     blob: str
@@ -41,16 +51,47 @@ class ArtifactRef:
     encoding: str
     type: str
     inline: str | None = None
+    serializers: tuple[str, ...] = ()
+    content: str = ""
+    content_size: int = 0
+
+    @property
+    def value_hash(self) -> str:
+        """sha256 of the encoded value, whether or not it is compressed."""
+        return self.content or self.blob
+
+    @property
+    def value_size(self) -> int:
+        """The length of the encoded value in bytes, whether or not it is compressed."""
+        return self.content_size or self.size
 
     def to_document(self) -> dict[str, Any]:
-        """The reference as JSON types."""
-        document = {"blob": self.blob, "size": self.size, "encoding": self.encoding, "type": self.type}
+        """The reference as JSON types.
+
+        The newer fields are appended to the encoding, as ``pickle5+zstd;content=…;content_size=…;serializers=…``. Older
+        versions refuse other keys as damage, but ask for an upgrade when they load a value of an unknown encoding.
+        """
+        newer = {"content": self.content, "content_size": self.content_size, "serializers": ",".join(self.serializers)}
+        encoding = ";".join([self.encoding, *(f"{name}={value}" for name, value in newer.items() if value)])
+        document = {"blob": self.blob, "size": self.size, "encoding": encoding, "type": self.type}
         return document if self.inline is None else {**document, "inline": self.inline}
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> ArtifactRef:
-        """The reference that ``to_document`` wrote."""
-        return ArtifactRef(**document)
+        """The reference that ``to_document`` wrote; the encoding of a newer version stays as it is."""
+        encoding, *parts = document["encoding"].split(";")
+        if not parts:
+            return ArtifactRef(**document)
+        newer = dict(part.partition("=")[::2] for part in parts)
+        size, serializers = newer.get("content_size", "0"), newer.get("serializers", "")
+        if not newer.keys() <= {"content", "content_size", "serializers"} or not size.isdecimal():
+            return ArtifactRef(**document)
+        return ArtifactRef(
+            **{**document, "encoding": encoding},
+            serializers=tuple(serializers.split(",")) if serializers else (),
+            content=newer.get("content", ""),
+            content_size=int(size),
+        )
 
 
 class ArtifactStore:
@@ -59,18 +100,35 @@ class ArtifactStore:
     Args:
         store: The store of the blobs.
         flow: The flow's name, which is the first part of the blobs' keys.
+        compression: ``none``, or ``zstd`` for values that become much smaller by it.
     """
 
-    def __init__(self, store: ObjectStore, flow: str) -> None:
+    def __init__(self, store: ObjectStore, flow: str, compression: str = "none") -> None:
         self._store = store
         self._flow = flow
+        self._compression = compression
         self._shapes: dict[str, Shape] = {}
         self._kept: dict[str, bytes] = {}
+        self._writes: BlobWrites | None = None
 
     @property
     def store(self) -> ObjectStore:
         """The store of the blobs."""
         return self._store
+
+    @contextlib.contextmanager
+    def written_together(self) -> Iterator[None]:
+        """Lets the calls of ``save`` in a ``with`` return before small blobs are written; all are at its end.
+
+        Raises:
+            StorageError: At the end: the store refused a write.
+        """
+        with BlobWrites(self._store.parallel_reads) as writes:
+            self._writes = writes
+            try:
+                yield
+            finally:
+                self._writes = None
 
     def save(
         self, value: object, name: str, known: ArtifactRef | None = None, *, inline_bytes: int = INLINE_BYTES
@@ -88,22 +146,35 @@ class ArtifactStore:
             StorageError: The store refused the write.
         """
         found = encode(value, name)
-        if known is not None and (known.blob == found.blob or self._was_only_read(found, value, known, name)):
+        if known is not None and (known.value_hash == found.blob or self._was_only_read(found, value, known, name)):
             return known
         check_loadable(found, value, name)
         if found.size <= inline_bytes:
             inline = base64.b64encode(b"".join(found.parts)).decode("ascii")
-            return ArtifactRef(found.blob, found.size, found.name, type_name(value), inline)
-        self.save_blob(found.blob, found.parts)
-        return ArtifactRef(found.blob, found.size, found.name, type_name(value))
+            return ArtifactRef(found.blob, found.size, found.name, type_name(value), inline, found.serializers)
+        kind, serializers = type_name(value), found.serializers
+        if self._compression == "zstd" and (smaller := _compressed(found)) is not None:
+            self._write(smaller.blob, smaller.parts, smaller.size)
+            content = (found.blob, found.size)
+            return ArtifactRef(smaller.blob, smaller.size, "pickle5+zstd", kind, None, serializers, *content)
+        self._write(found.blob, found.parts, found.size)
+        return ArtifactRef(found.blob, found.size, found.name, kind, None, serializers)
+
+    def _write(self, blob: str, parts: Sequence[Buffer], size: int) -> None:
+        """Writes a blob now, or soon."""
+        if self._writes is None or size > MOST_BYTES:
+            self.save_blob(blob, parts)
+            return
+        data = b"".join(parts)  # the value may be changed before it is written
+        self._writes.add(lambda: self.save_blob(blob, [data]), size)
 
     def _was_only_read(self, found: Encoded, value: object, known: ArtifactRef, name: str) -> bool:
         """True if a value with different bytes is still the one that an earlier task saved, as loading leaves it."""
         if known.type != type_name(value):
             return False
-        if not found.kinds and known.size != found.size:
+        if not found.kinds and known.value_size != found.size:
             return False  # of Python's own types, only sets have different bytes after loading
-        if found.buffers and self._shapes.get(known.blob) == found.shape:
+        if found.buffers and self._shapes.get(known.value_hash) == found.shape:
             return False  # an array with different numbers
         try:
             fresh = self.load(known, name)
@@ -118,7 +189,7 @@ class ArtifactStore:
             ArtifactError: It can't be pickled.
         """
         found = encode(value, name)
-        return found.blob == ref.blob or self._was_only_read(found, value, ref, name)
+        return found.blob == ref.value_hash or self._was_only_read(found, value, ref, name)
 
     def was_only_read(self, ref: ArtifactRef, before: ArtifactRef, name: str) -> bool:
         """True if a saved value differs from an earlier one only by what reading it has cached.
@@ -162,10 +233,9 @@ class ArtifactStore:
         """
         data = self._content(ref, name) if ref.inline is None else _inline(ref.inline)
         self._verify(data, ref, name)
-        if ref.encoding == "pickle5":
-            self._shapes[ref.blob] = shape_of(data)
         try:
-            return decode(data, ref.encoding, find)
+            parts = stored(data, ref.encoding, ref.value_size)
+            value = parts.load(find)
         except ArtifactError as error:
             what = f"the artifact {name!r} (a {ref.type}) can't be loaded: {error.summary}"
             raise ArtifactError(what, cause=error.cause, advice=error.advice) from error
@@ -175,6 +245,9 @@ class ArtifactStore:
                 cause="Code or a package that it needs is missing here, or has a different version.",
                 advice="Import the flow's module, and install the packages of the step that set it.",
             ) from error
+        if parts.buffers:
+            self._shapes[ref.value_hash] = parts.shape
+        return value
 
     def _content(self, ref: ArtifactRef, name: str) -> Buffer:
         """The bytes of a value; those of the last few small ones are cached."""
@@ -213,6 +286,15 @@ class ArtifactStore:
                 cause="Something changed the store. The content was not unpickled.",
                 advice=f"{first}Rerun the step that set it.",
             )
+
+
+def _compressed(found: Encoded) -> Compressed | None:
+    """The value if compression makes it much smaller."""
+    if found.size < LEAST_COMPRESSED_BYTES:
+        return None
+    from k8sflow.storage.compression import compressed  # noqa: PLC0415  few values are large enough
+
+    return compressed(found.stream, found.buffers)
 
 
 def blob_key(flow: str, blob: str) -> str:

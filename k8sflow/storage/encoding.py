@@ -1,6 +1,7 @@
 """The bytes of an artifact: a pickle of protocol 5, followed by the buffers of arrays and data frames (PEP 574).
 
-Buffers are written straight from memory, so neither writing nor reading copies them.
+Buffers are written straight from memory, so neither writing nor reading copies them. Plug-ins may take over the values
+of a type (``storage/serializers.py``); arrays of strings have a form of their own (``storage/strings.py``).
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NoReturn
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.articles import with_article
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
 from k8sflow.storage.culprit import path_to_culprit
 from k8sflow.storage.objects import Buffer
+from k8sflow.storage.serializers import Installed, reduce_with, serializer_for
+from k8sflow.storage.strings import STRINGS, array_of_strings, reduce_array
+
+if TYPE_CHECKING:
+    from k8sflow.storage.compression import Stream
 
 _ALIGNMENT = 64
 _MAGIC = b"k8sflow5"
@@ -58,11 +64,14 @@ class Encoded:
         stream: The pieces of the pickle stream.
         buffers: The buffers to which the stream refers, in the memory of the value itself.
         kinds: The classes of the value's objects for which pickle has no built-in encoding.
+        serializers: The packages whose serializers stored parts of it, as ``name==version``, k8sflow's own form of
+            arrays of strings among them.
     """
 
     stream: tuple[Buffer, ...]
     buffers: tuple[memoryview, ...]
     kinds: frozenset[type]
+    serializers: tuple[str, ...] = ()
 
     @cached_property
     def parts(self) -> list[Buffer]:
@@ -186,8 +195,25 @@ def pickled(value: object, pickler: type[Any], reducers: Mapping[type, Callable[
     seen = _Seen(reducers)
     # The pickler reads the table from its class when it is constructed.
     kind = type(pickler.__name__, (pickler,), {"dispatch_table": seen})
-    kind(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    return Encoded(tuple(stream), tuple(buffer.raw() for buffer in buffers), frozenset(seen.kinds))
+    try:
+        kind(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+        raw = tuple(map(_raw, buffers))
+    finally:
+        for buffer in seen.opened:
+            buffer.release()
+    return Encoded(tuple(stream), raw, frozenset(seen.kinds), tuple(sorted(seen.serializers)))
+
+
+def _raw(buffer: pickle.PickleBuffer) -> memoryview:
+    """The bytes of a buffer, as a view that doesn't lead to another view.
+
+    Before Python 3.12.7, the garbage collector crashes when it finds a view of a PickleBuffer of a view in a reference
+    cycle, such as that of an exception's traceback: https://github.com/python/cpython/issues/77894
+    """
+    raw = buffer.raw()
+    if not isinstance(raw.obj, memoryview) or not raw.obj.c_contiguous:
+        return raw
+    return raw.obj.cast("B") if raw.nbytes else memoryview(b"")
 
 
 class _Pieces(list[Buffer]):
@@ -199,16 +225,37 @@ class _Pieces(list[Buffer]):
 
 
 class _Seen(dict[type, Callable[[Any], Any]]):
-    """A pickler's table of reducers, which records the classes that are looked up in it."""
+    """A pickler's table of reducers, with those of plug-ins; it records the classes that are looked up in it."""
 
     def __init__(self, reducers: Mapping[type, Callable[[Any], Any]]) -> None:
         super().__init__()
         self._reducers = reducers
         self.kinds: set[type] = set()
+        self.serializers: set[str] = set()
+        self.opened: list[pickle.PickleBuffer] = []
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:
         self.kinds.add(kind)
+        if (chosen := serializer_for(kind)) is not None:
+            return partial(self._reduced, chosen)
+        if kind not in self._reducers and kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+            return self._reduced_array
         return self._reducers[kind]
+
+    def _reduced_array(self, array: Any) -> Any:
+        parts = reduce_array(array)
+        if parts[0] is array_of_strings:
+            self.serializers.add(STRINGS)
+        return parts
+
+    def _reduced(self, chosen: Installed, value: Any) -> Any:
+        """The parts of a value of which a plug-in has the type."""
+        parts = reduce_with(chosen, value, self.opened)
+        if parts is not None:
+            self.serializers.add(chosen.label)
+            return parts
+        ordinary = self._reducers.get(type(value))
+        return value.__reduce_ex__(5) if ordinary is None else ordinary(value)
 
 
 def _by_value(value: object, name: str, first: Exception | None) -> Encoded:
@@ -253,29 +300,56 @@ def _file_reducer(ordinary: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return reduce
 
 
-def shape_of(data: Buffer) -> Shape:
-    """The shape of the encoding ``pickle5``."""
-    stream, pieces = _split(memoryview(data).cast("B"))
-    return Shape(zlib.crc32(stream), tuple(map(len, pieces)))
+@dataclass(frozen=True)
+class Stored:
+    """A value as it is stored, taken apart.
+
+    Args:
+        stream: The pickle stream.
+        buffers: The buffers to which it refers.
+    """
+
+    stream: Buffer | Stream
+    buffers: Sequence[memoryview] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """Checksum and lengths; of a compressed stream only after ``load``."""
+        stream = self.stream
+        known = zlib.crc32(stream) if isinstance(stream, bytes | bytearray | memoryview) else stream.checksum
+        return Shape(known, tuple(map(len, self.buffers)))
+
+    def load(self, find: Find | None = None) -> Any:
+        """The value, which may write to its buffers.
+
+        Args:
+            find: Looks up classes and functions; None for Python's own lookup.
+        """
+        buffers = [bytearray(buffer) if buffer.readonly else buffer for buffer in self.buffers]
+        return _unpickled(self.stream, buffers, find)
 
 
-def decode(data: Buffer, encoding: str, find: Find | None = None) -> Any:
-    """The value that ``encode`` encoded.
+def stored(data: Buffer, encoding: str, most: int | None = None) -> Stored:
+    """Takes apart the parts of an encoding, joined.
 
     Args:
         data: The joined parts.
         encoding: The name of the encoding.
-        find: Looks up classes and functions; None for Python's own lookup.
+        most: The length of the parts before compression at most, if it is known.
 
     Raises:
-        ArtifactError: The encoding is unknown to this version.
+        ArtifactError: The encoding is unknown to this version, the data is damaged, or is compressed by a library that
+            this process doesn't have.
     """
     if encoding == "pickle":
-        return _unpickled(data, (), find)
-    if encoding != "pickle5":
-        raise ArtifactError(f"the encoding {encoding!r} is unknown.", advice="A newer k8sflow wrote it: upgrade.")
-    stream, pieces = _split(memoryview(data).cast("B"))
-    return _unpickled(stream, [bytearray(piece) if piece.readonly else piece for piece in pieces], find)
+        return Stored(data)
+    if encoding == "pickle5":
+        return Stored(*_split(memoryview(data).cast("B")))
+    if encoding == "pickle5+zstd":
+        from k8sflow.storage.compression import decompressed  # noqa: PLC0415  it starts threads, which few values need
+
+        return Stored(*decompressed(data, most))
+    raise ArtifactError(f"the encoding {encoding!r} is unknown.", advice="A newer k8sflow wrote it: upgrade.")
 
 
 def _split(view: memoryview) -> tuple[memoryview, list[memoryview]]:
@@ -293,17 +367,21 @@ def _split(view: memoryview) -> tuple[memoryview, list[memoryview]]:
     return stream, pieces
 
 
-def _unpickled(stream: Buffer, buffers: Sequence[Buffer], find: Find | None) -> Any:
+def _unpickled(stream: Buffer | Stream, buffers: Sequence[Buffer], find: Find | None) -> Any:
+    if isinstance(stream, bytes | bytearray | memoryview):
+        if find is None:
+            return pickle.loads(stream, buffers=buffers)
+        return _Unpickler(io.BytesIO(stream), buffers, find).load()
     if find is None:
-        return pickle.loads(stream, buffers=buffers)
+        return pickle.Unpickler(stream, buffers=buffers).load()
     return _Unpickler(stream, buffers, find).load()
 
 
 class _Unpickler(pickle.Unpickler):
     """Looks up classes and functions with a given function."""
 
-    def __init__(self, stream: Buffer, buffers: Sequence[Buffer], find: Find) -> None:
-        super().__init__(io.BytesIO(stream), buffers=buffers)
+    def __init__(self, stream: io.BytesIO | Stream, buffers: Sequence[Buffer], find: Find) -> None:
+        super().__init__(stream, buffers=buffers)
         self._find = find
 
     def find_class(self, module: str, name: str) -> Any:

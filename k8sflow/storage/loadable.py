@@ -21,6 +21,7 @@ from typing import Any
 from k8sflow.articles import with_article
 from k8sflow.errors import ArtifactError
 from k8sflow.storage.encoding import Encoded, pickled, type_name
+from k8sflow.storage.serializers import serializer_for
 
 # A copy of a larger stream may not fit into memory. Buffers of arrays are not copied and don't count.
 _MOST_BYTES = 128 << 20
@@ -62,11 +63,13 @@ def check_loadable(encoded: Encoded, value: object, name: str) -> None:
     kinds = frozenset(kind for kind in encoded.kinds if not _is_safe(kind))
     if not kinds or (error := _failure(encoded, value, kinds)) is None:
         return
+    what = f"the artifact {name!r}, {with_article(type_name(value).removeprefix('builtins.'))},"
+    if isinstance(error, ArtifactError):
+        raise ArtifactError(f"{what} can't be stored: {error.summary}", cause=error.cause, advice=error.advice)
     doubtful = sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
     classes = f"The class {doubtful[0]}" if len(doubtful) == 1 else f"One of the classes {', '.join(doubtful)}"
     raise ArtifactError(
-        f"the artifact {name!r}, {with_article(type_name(value).removeprefix('builtins.'))}, can be pickled, but no "
-        f"later step could load it: {type(error).__name__}: {error}",
+        f"{what} can be pickled, but no later step could load it: {type(error).__name__}: {error}",
         cause=f"{classes} can't be rebuilt from its pickle: Python calls it with the wrong arguments, or it reads an "
         "attribute that is not set yet.",
         advice="Give the class a __reduce__ (or __getstate__ and __setstate__), or store the data from which the "
@@ -177,6 +180,8 @@ def _is_safe(kind: type) -> bool:
     """True if every object of a class that can be pickled can be loaded too."""
     if issubclass(kind, type):
         return True  # the value is the class itself, which is looked up by name
+    if serializer_for(kind) is not None:
+        return False
     package = kind.__module__.partition(".")[0]
     if issubclass(kind, BaseException):
         return package == "builtins"

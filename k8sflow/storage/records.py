@@ -241,7 +241,7 @@ class RunRecord:
             fields["batch"] = {step: options.to_document() for step, options in self.batch.items()}
         return {
             **fields,
-            "parameters": {name: asdict(ref) for name, ref in self.parameters.items()},
+            "parameters": {name: ref.to_document() for name, ref in self.parameters.items()},
             "graph": self.graph.to_document(),
             "pods": {step: options.to_document() for step, options in self.pods.items()},
             "policies": {step: policy.to_document() for step, policy in self.policies.items()},

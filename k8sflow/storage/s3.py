@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -337,7 +338,8 @@ class S3Store:
             return self._client.page(self.prefix + prefix, delimiter, token)
 
     def _get_ranges(self, key: str, size: int, etag: str) -> Buffer:
-        target = memoryview(bytearray(size))
+        # Of its own, so that it can be given back page by page; private, so that a fork doesn't share it.
+        target = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
         def fetch(start: int) -> None:
             self._read_range(key, start, etag, target[start : start + PART_BYTES])

@@ -150,6 +150,7 @@ class _Served:
             options=S3Options(**options),
         )
         self._run_folder: str = document["run_folder"]
+        self._compression: str = document["compression"]
         self._finder = snapshot.SnapshotFinder(
             {file: text.encode("latin-1") for file, text in document["sources"].items()}
         )
@@ -172,7 +173,12 @@ class _Served:
         if self._lock is not None:
             os.close(self._lock)
         pending = PendingTask(
-            TaskSpec.from_json(task), self._record, self._store.after_fork(), self._run_folder, result
+            TaskSpec.from_json(task),
+            self._record,
+            self._store.after_fork(),
+            self._run_folder,
+            result,
+            self._compression,
         )
         hooks.register("instance", pending.begin)
         reseed()

@@ -44,6 +44,7 @@ class RunToServe:
         folder: The folder of the flow that holds the run.
         files: How many files a task may open (RLIMIT_NOFILE); None for as many as the server.
         outlives_sigterm: Whether SIGTERM, where the step has no handler for it, does nothing.
+        compression: The compression of artifacts: ``none`` or ``zstd``.
     """
 
     flow: type[FlowSpec]
@@ -52,6 +53,7 @@ class RunToServe:
     folder: str
     files: int | None = None
     outlives_sigterm: bool = False
+    compression: str = "none"
 
 
 def plan_of(launch: Launch) -> PreloadPlan:
@@ -81,6 +83,7 @@ def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str]
         "record": run.record.to_document(),
         "store": _address(run.store),
         "run_folder": run.folder,
+        "compression": run.compression,
         "files": run.files,
         "outlives_sigterm": run.outlives_sigterm,
         "moments": moments.noted(),

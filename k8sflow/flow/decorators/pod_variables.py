@@ -26,6 +26,7 @@ _OF_THE_POD = (
 # Settings by which a task finds its run's bucket and stores its result.
 _SETTINGS = (
     "K8SFLOW_BUCKET",
+    "K8SFLOW_COMPRESSION",
     "K8SFLOW_CREDENTIALS",
     "K8SFLOW_DATASTORE",
     "K8SFLOW_DEFAULT_SECRETS_BACKEND_TYPE",

@@ -204,7 +204,11 @@ def _artifact_lines(session: Session, spec: TaskSpec) -> Iterator[str]:
     commit = run_store.read_commit(spec.name.step, spec.name.id)
     inherited = inherited_by(session.graph, run_store, spec).artifacts()
     found = {} if commit is None else Tables(run_store).table(str(spec.name), commit).refs()
-    new = {name: ref for name, ref in found.items() if name not in inherited or inherited[name].blob != ref.blob}
+    new = {
+        name: ref
+        for name, ref in found.items()
+        if name not in inherited or inherited[name].value_hash != ref.value_hash
+    }
     width = max(map(len, new), default=0)
     for name, ref in sorted(new.items()):
         yield f"  {name:{width}}  {_described(ref, name, session.artifacts)}"
@@ -214,6 +218,6 @@ def _described(ref: ArtifactRef, name: str, artifacts: ArtifactStore) -> str:
     """A small value itself, and of a large one the type and the size."""
     kind = ref.type.removeprefix("builtins.")
     if ref.inline is None:
-        return f"{kind} of {ref.size} bytes"
+        return f"{kind} of {ref.value_size} bytes"
     text = safe_repr(artifacts.load(ref, name))
     return f"{kind}  {text if len(text) <= _SHOWN_CHARACTERS else f'{text[:_SHOWN_CHARACTERS]}…'}"

@@ -52,7 +52,7 @@ def run_in_pod(instance: FlowSpec) -> NoReturn:
         with os.fdopen(result, "wb") as pipe:
             pipe.write(failure(error).to_json().encode("utf-8", "replace"))
         _leave(1, before)
-    pending = PendingTask(spec, record, store, RUNS, result)
+    pending = PendingTask(spec, record, store, RUNS, result, settings.artifact_compression)
     _leave(pending.run(type(instance), vars(instance)), before)
 
 
@@ -77,7 +77,9 @@ def _result(definition: FlowDefinition, settings: Settings, spec: TaskSpec, stor
         store = _open(settings, store_url)
         record = RunStore(store, spec.flow, spec.run, folder).read()
         found = recompiled(definition.flow, definition.attributes, record, store, definition.configs)
-        return TaskRunner(found, record, store, folder, is_own_process=True).run(spec)
+        return TaskRunner(
+            found, record, store, folder, is_own_process=True, compression=settings.artifact_compression
+        ).run(spec)
     except K8sflowError as error:
         return failure(error)
 

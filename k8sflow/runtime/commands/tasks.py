@@ -78,7 +78,7 @@ def _run(definition: FlowDefinition, settings: Settings, request: Request, repor
     policy = record.policies.get(tasks.template.name.step)
     executor = LocalExecutor(
         log.event,
-        TaskRunner(found, record, store),
+        TaskRunner(found, record, store, compression=settings.artifact_compression),
         request.at_a_time,
         limit_of=lambda _: policy.time_limit if policy is not None else None,
         log_patience=settings.storage_patience,

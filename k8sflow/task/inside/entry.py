@@ -37,6 +37,7 @@ class PendingTask:
         store: Where the run's state is.
         folder: The folder of the flow in which the run is.
         result: A file descriptor that takes the result.
+        compression: The compression of artifacts: ``none`` or ``zstd``.
     """
 
     spec: TaskSpec
@@ -44,6 +45,7 @@ class PendingTask:
     store: ObjectStore
     folder: str
     result: int
+    compression: str
     code: int | None = field(default=None, init=False)
     threads: Sequence[threading.Thread] = field(default=(), init=False)
 
@@ -70,7 +72,9 @@ class PendingTask:
                     advice="Choose it by the command line's first word, or give each flow a file of its own.",
                 )
             definition = recompiled(flow, attributes, self.record, self.store, ConfigSet(flow))
-            runner = TaskRunner(definition, self.record, self.store, self.folder, is_own_process=True)
+            runner = TaskRunner(
+                definition, self.record, self.store, self.folder, is_own_process=True, compression=self.compression
+            )
             result = runner.run(self.spec)
         except K8sflowError as error:
             result = failure(error)

@@ -64,7 +64,7 @@ def merge(
         if refs.keys() - found.keys():
             layers += table.layers
         for name, ref in refs.items():
-            found.setdefault(name, {}).setdefault(ref.blob, ref)
+            found.setdefault(name, {}).setdefault(ref.value_hash, ref)
     if missing := sorted(set(include) - found.keys()):
         raise MissingInMergeArtifactsException(
             f"merge_artifacts() in step {join}: no branch has {', '.join(map(repr, missing))}.",
@@ -102,7 +102,7 @@ def _agreed(artifacts: ArtifactStore, name: str, refs: list[ArtifactRef], before
     if len(refs) == 1:
         return refs[0]
     origin = before.get(name) or min(refs, key=lambda ref: ref.size)
-    same = all(ref.blob == origin.blob or artifacts.was_only_read(ref, origin, name) for ref in refs)
+    same = all(ref.value_hash == origin.value_hash or artifacts.was_only_read(ref, origin, name) for ref in refs)
     return origin if same else None
 
 
@@ -130,5 +130,5 @@ def _may_be_one(refs: list[ArtifactRef]) -> bool:
 
 def _described(refs: list[ArtifactRef]) -> str:
     return ", ".join(
-        f"{ref.type.removeprefix('builtins.')} of {ref.size} bytes ({ref.blob[:8]})" for ref in refs[:_SHOWN]
+        f"{ref.type.removeprefix('builtins.')} of {ref.value_size} bytes ({ref.blob[:8]})" for ref in refs[:_SHOWN]
     )

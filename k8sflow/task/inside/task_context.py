@@ -201,6 +201,10 @@ class Context:
 
     def persist(self, flow: FlowSpec) -> Composition:
         """Saves what the step set or touched, and returns what its commit says of all that a later step sees."""
+        with self._artifacts.written_together():
+            return self._persist(flow)
+
+    def _persist(self, flow: FlowSpec) -> Composition:
         left_out = self._definition.run_values | {CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():

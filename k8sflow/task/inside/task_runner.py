@@ -18,6 +18,7 @@ from k8sflow.storage.checkpoints import discard, discard_below
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
+from k8sflow.storage.zstd import check_installed
 from k8sflow.task import moments
 from k8sflow.task.failure import failure, said
 from k8sflow.task.inherited import inherited_by
@@ -46,6 +47,7 @@ class TaskRunner:
         store: Where the run's state is.
         folder: The folder of the flow in which the run is.
         is_own_process: True if this process was started for one task, so that what it uses is the task's.
+        compression: The compression of artifacts: ``none`` or ``zstd``.
     """
 
     definition: FlowDefinition
@@ -53,6 +55,7 @@ class TaskRunner:
     store: ObjectStore
     folder: str = RUNS
     is_own_process: bool = False
+    compression: str = "none"
 
     @property
     def run_store(self) -> RunStore:
@@ -180,11 +183,13 @@ class TaskRunner:
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
+        if self.compression == "zstd":
+            check_installed()
         inherited = inherited_by(self.definition.graph, self.run_store, spec)
         context = Context(
             self.definition,
             spec.name,
-            ArtifactStore(self.store, self.record.flow),
+            ArtifactStore(self.store, self.record.flow, self.compression),
             inherited=inherited,
             run_values=dict(self.record.parameters),
             max_num_splits=self.record.max_num_splits,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from k8sflow.errors import ArtifactError
 from k8sflow.storage import artifacts
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key
-from k8sflow.storage.encoding import decode, encode
+from k8sflow.storage.encoding import encode, stored
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore
 
@@ -50,7 +50,7 @@ def saved(folder_store: FolderStore) -> ArtifactStore:
 
 def _through(value: Any) -> Any:
     encoded = encode(value, "value")
-    return decode(b"".join(encoded.parts), encoded.name)
+    return stored(b"".join(encoded.parts), encoded.name).load()
 
 
 @given(VALUES)

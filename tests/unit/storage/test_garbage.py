@@ -135,6 +135,22 @@ def test_a_deleted_run_leaves_nothing_and_others_keep_all(aged: Aged) -> None:
     assert not list(aged.store.list_keys(condemned_prefix("F")))
 
 
+def test_compressed_blobs_are_kept_and_deleted_as_others(aged: Aged) -> None:
+    """The plain blob of the same value is another object."""
+    aged.artifacts = ArtifactStore(aged.store, "F", "zstd")
+    aged.run("old", [b"a" * 200_000, b"b" * 200_000])
+    kept = aged.run("new", [b"b" * 200_000])
+    aged.artifacts = ArtifactStore(aged.store, "F")
+    plain = aged.run("plain", [b"a" * 200_000])
+    aged.age("F/blobs/")
+    assert aged.collect("old").blobs == 1
+    for run, encoding, value in ((kept, "pickle5+zstd", b"b"), (plain, "pickle", b"a")):
+        commit = run.read_commit("start", "0")
+        assert commit is not None
+        assert commit.artifacts["value0"].encoding == encoding
+        assert aged.artifacts.load(commit.artifacts["value0"], "value0") == value * 200_000
+
+
 def test_a_run_that_another_one_resumes_is_kept(aged: Aged) -> None:
     """And the one that it resumed itself; with the last of them, all can be deleted."""
     aged.run("a", [_large("a")])

@@ -55,6 +55,7 @@ def test_the_stored_document_has_not_changed(tmp_path: Path) -> None:
     RunStore(store, "F", "r1").create(record)
     flat: dict[str, Any] = {
         **asdict(replace(record, graph=None, pods={}, policies={})),  # type: ignore[arg-type]
+        "parameters": {name: ref.to_document() for name, ref in record.parameters.items()},
         "graph": record.graph.to_document(),
         "pods": {"work": {name: value for name, value in asdict(PODS).items() if value is not None}},
         "policies": {"work": asdict(POLICY)},
