@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators.batch import batch
+    from k8sflow.flow.decorators.cache import cache
     from k8sflow.flow.decorators.card import card
     from k8sflow.flow.decorators.catch import catch
     from k8sflow.flow.decorators.environment import environment
@@ -174,6 +175,7 @@ _HOMES = {
     "WorkerDied": "k8sflow.parallel",
     "WorkerOutOfMemory": "k8sflow.parallel",
     "batch": "k8sflow.flow.decorators.batch",
+    "cache": "k8sflow.flow.decorators.cache",
     "card": "k8sflow.flow.decorators.card",
     "catch": "k8sflow.flow.decorators.catch",
     "config_expr": "k8sflow.flow.configs",
@@ -267,6 +269,7 @@ __all__ = [
     "WorkerDied",
     "WorkerOutOfMemory",
     "batch",
+    "cache",
     "card",
     "catch",
     "config_expr",

@@ -17,6 +17,13 @@ def rough_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004  two minutes
 
 
+def rough_age(seconds: float) -> str:
+    """A length of time in its largest unit: ``15 s``, ``10 min``, ``3 h``, ``12 days``."""
+    if seconds < 2 * 3600:
+        return rough_duration(seconds)
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
 def size(count: int) -> str:
     """A number of bytes, in decimal units: ``999 B``, ``1.5 kB``, ``4.0 GB``."""
     if count < 1000:  # noqa: PLR2004  as the units say

@@ -14,6 +14,7 @@ from k8sflow import config, debug_log, shadowing
 from k8sflow.cli import (
     batch,
     before_command,
+    cache,
     completion,
     datastore,
     graphs,
@@ -23,6 +24,7 @@ from k8sflow.cli import (
     run_options,
     runner_call,
 )
+from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
@@ -107,6 +109,7 @@ def _group(definition: FlowDefinition) -> click.Group:
         *graphs.commands(definition),
         kubernetes.command(definition),
         batch.command(definition),
+        cache.group(Scope.of_flow(flow), lambda step: _current_parts(definition, step)),
         *reading.commands(flow),
         completion.command(group, program),
         *_commands_of_pods(definition),
@@ -143,6 +146,13 @@ def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
             help="Run tasks, given as JSON, as processes in a pod that they share.",
         ),
     ]
+
+
+def _current_parts(definition: FlowDefinition, step: str) -> Mapping[str, str] | None:
+    """The parts of a step's cache key that follow from the current code."""
+    from k8sflow.runtime.caching.current import parts_of_current_code  # noqa: PLC0415  --help needs no runtime
+
+    return parts_of_current_code(definition, step)
 
 
 def _run_command(definition: FlowDefinition) -> click.Command:

@@ -70,7 +70,7 @@ def task_html(task: Task) -> str:
             ("duration", duration),
             *_used(task.usage),
             ("failure", (task.failure or "").partition("\n")[0]),
-            ("clone of", task.origin_pathspec or ""),
+            ("cached from" if task.is_cached else "clone of", task.origin_pathspec or ""),
         ]
         found = sorted(task.artifacts, key=lambda artifact: artifact.id)
         rows = [(each.id, each.type, units.size(each.size)) for each in islice(found, _MOST_ROWS)]

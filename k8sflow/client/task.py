@@ -187,8 +187,13 @@ class Task(TaggedAsParent):
         return "kubernetes" if self.parent.id in record.pods else "dev"
 
     @property
+    def is_cached(self) -> bool:
+        """True if ``@cache`` took the task's result from an earlier run, which ``origin_pathspec`` names."""
+        return self._commit is not None and self._commit.cached is not None
+
+    @property
     def origin_pathspec(self) -> str | None:
-        """The pathspec of the task in the origin run, if this task is a clone."""
+        """The pathspec of the task that made the result, if this task is a clone, or ``@cache`` took the result."""
         origin = self._origin
         return origin.pathspec if origin is not None else None
 
@@ -197,7 +202,8 @@ class Task(TaggedAsParent):
         if self._commit is None or self._commit.origin is None:
             return None
         flow, _, run = self._commit.origin.partition("/")
-        return Task(self.id, parent=self.parent.parent.beside(flow, run).unchecked_step(self.parent.id))
+        step, _, task = (self._commit.cached or f"{self.parent.id}/{self.id}").partition("/")
+        return Task(task, parent=self.parent.parent.beside(flow, run).unchecked_step(step))
 
     @property
     def origin_task(self) -> Task | None:

@@ -122,6 +122,8 @@ def can_be_caught(node: Node) -> bool:
 
 def can_have(node: Node, decoration: Decoration) -> bool:
     """True if a step can have a decorator of ``--with``: ``--with catch`` skips the steps that can't be caught."""
+    if decoration.name == "cache":
+        return not node.is_parallel
     return decoration.name != "catch" or can_be_caught(node)
 
 

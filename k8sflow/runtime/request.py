@@ -35,6 +35,7 @@ class RunRequest:
         production: Whether ``--production`` was given.
         namespace: The tag by which the run's tasks look for runs; None for that of the user.
         is_detached: Whether the controller in the cluster is to see to the run.
+        without_cache: Whether no results of earlier runs are taken for steps under ``@cache``.
         is_traced: Whether the times of tasks are recorded, for ``timeline``.
         asked_at: When the user asked, by time.monotonic().
     """
@@ -53,6 +54,7 @@ class RunRequest:
     namespace: str | None = None
     is_detached: bool = False
     is_traced: bool = False
+    without_cache: bool = False
     asked_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -22,13 +22,16 @@ from k8sflow.runtime.core.actions import RunResult
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.result_cache import ResultCache
 from k8sflow.runtime.core.run_state import OneTask, RunState, State
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.request import code_folder
 from k8sflow.runtime.tracing import Traced
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.cached import Keys
 from k8sflow.task.recompile import redeclared
 from k8sflow.task.spec import TaskSpec
 
@@ -161,12 +164,20 @@ class Session:
             executors=executors,
             executor_of=executor_of,
             observer=traced or observer,
+            cache=self._cache() if task is None else None,
         )
         try:
             return loop.run()
         finally:
             if traced is not None:
                 traced.close()
+
+    def _cache(self) -> ResultCache | None:
+        """Takes results of earlier runs; None if no step has ``@cache``."""
+        if not self.record.cache:
+            return None
+        folder = None if self.definition is None else code_folder(self.definition.flow)
+        return ResultCache(Keys(self.record, self.run_store, self.graph), folder)
 
     def record_cancelled(self) -> None:
         """Writes that the run was cancelled, where its loop had not started, and so could not."""

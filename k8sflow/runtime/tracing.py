@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from k8sflow.executors.base import Finished, Reached, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.result_cache import Taken
 from k8sflow.runtime.core.retries import Again
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import new_run_id
@@ -65,6 +66,11 @@ class Traced(Observer):
     def done_before(self, tasks: Sequence[TaskSpec]) -> None:
         """Passes it on: such tasks have no moments in this run."""
         self._observer.done_before(tasks)
+
+    def cached(self, taken: Taken) -> None:
+        """Notes that the task is done."""
+        self._note(taken.task, "seen", time.time(), "cached")
+        self._observer.cached(taken)
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         """Passes it on: the next execution has moments of its own."""

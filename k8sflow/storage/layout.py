@@ -37,6 +37,7 @@ _OF_RUN = re.compile(
 _CHECKPOINT = re.compile(rf"(?:runs|spins)/{_RUN}/{_TASK}/checkpoint/.+")
 _CARD = re.compile(rf"(?:runs|spins)/{_RUN}/{_TASK}/\d+/cards/.+")
 _INDEX = re.compile(rf"index/{_RUN}/(?:started/=.*|(?:ended|tags)/[0-9a-f]+/(?:-|=.*))")
+_CACHE = re.compile(rf"cache/[^/]+/[0-9a-f]{{32}}/{_RUN}/\d+(?:\.\d+)*(?:-\d+)?")
 _CONDEMNED = re.compile(r"condemned/[0-9a-f]{64}/[0-9a-f]+")
 
 
@@ -73,6 +74,11 @@ def is_card(key: str) -> bool:
 def is_of_index(key: str) -> bool:
     """True if a key is that of an entry in the index of runs."""
     return _INDEX.fullmatch(_below_flow(key)) is not None
+
+
+def is_of_cache(key: str) -> bool:
+    """True if a key is that of a result that ``@cache`` keeps."""
+    return _CACHE.fullmatch(_below_flow(key)) is not None
 
 
 def is_condemned(key: str) -> bool:

@@ -80,6 +80,15 @@ def _build(folder: Path) -> Package:
     return Package(hashlib.sha256(data).hexdigest(), data, len(files))
 
 
+def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The names and paths of the files that a folder's code package has, in no order.
+
+    Raises:
+        PackageError: A folder can't be read, or the ignore file has an invalid pattern.
+    """
+    return _files(folder)
+
+
 def modules(folder: Path) -> tuple[str, ...]:
     """The names under which Python imports the files and packages directly in a folder."""
     found = set()

@@ -16,6 +16,7 @@ from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.cache_plan import CachePlan
 from k8sflow.storage.usage import Usage
 
 FORMAT = 1
@@ -81,11 +82,13 @@ class Commit:
         foreach: The items of the foreach that the task opens.
         started: The time at which the step's function was called, in seconds since 1970.
         finished: The time at which it returned.
-        origin: The run in which the task ran, if this commit is a clone from a run that this one resumes.
+        origin: The run in which the task ran, if this commit is a clone from a run that this one resumes, or if
+            ``@cache`` took the result from there.
         is_caught: True if the step failed, and ``@catch`` let the run continue.
         layers: Tasks of the run, as ``step/id``, whose own artifacts are included (``storage/layers.py``).
         without: Names that a layer has and the task doesn't.
         usage: The resources that the attempt used; None if they were not measured.
+        cached: The task of the origin whose result ``@cache`` took, as ``step/id``.
     """
 
     attempt: int
@@ -100,6 +103,7 @@ class Commit:
     layers: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     usage: Usage | None = None
+    cached: str | None = None
 
     def to_document(self) -> dict[str, Any]:
         """The commit as JSON types, with the version of its format."""
@@ -113,7 +117,7 @@ class Commit:
             "started": self.started,
             "finished": self.finished,
         }
-        optional = {name: getattr(self, name) for name in ("origin", "layers", "without", "is_caught")}
+        optional = {name: getattr(self, name) for name in ("origin", "layers", "without", "is_caught", "cached")}
         optional["usage"] = self.usage and self.usage.to_document()
         return {**document, **{name: value for name, value in optional.items() if value}}
 
@@ -137,6 +141,7 @@ class Commit:
             layers=tuple(document.get("layers", ())),
             without=tuple(document.get("without", ())),
             usage=Usage.from_document(document.get("usage")),
+            cached=document.get("cached"),
         )
 
 
@@ -194,6 +199,7 @@ class RunRecord:
         k8sflow_version: The version of k8sflow that started it.
         batch: The options of the jobs of steps that run on AWS Batch, by step.
         resources: The ``cpu`` and ``memory`` of ``@resources``, as quantities, by step.
+        cache: What ``@cache`` does, by step.
     """
 
     flow: str
@@ -222,6 +228,7 @@ class RunRecord:
     k8sflow_version: str = ""
     batch: Mapping[str, BatchOptions] = field(default_factory=dict)
     resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    cache: Mapping[str, CachePlan] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -235,10 +242,12 @@ class RunRecord:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON types; the newest fields only where they are used: older versions can read the others."""
-        newest = ("is_traced", "batch", "resources")
+        newest = ("is_traced", "batch", "resources", "cache")
         fields = {name: value for name, value in vars(self).items() if name not in newest or value}
         if self.batch:
             fields["batch"] = {step: options.to_document() for step, options in self.batch.items()}
+        if self.cache:
+            fields["cache"] = {step: plan.to_document() for step, plan in self.cache.items()}
         return {
             **fields,
             "parameters": {name: ref.to_document() for name, ref in self.parameters.items()},
@@ -259,6 +268,7 @@ class RunRecord:
             "pods": {step: PodOptions.from_document(found) for step, found in document.get("pods", {}).items()},
             "policies": {step: StepPolicy.from_document(found) for step, found in document.get("policies", {}).items()},
             "batch": {step: BatchOptions.from_document(found) for step, found in document.get("batch", {}).items()},
+            "cache": {step: CachePlan.from_document(found) for step, found in document.get("cache", {}).items()},
         }
         return RunRecord(**{**document, **tuples, **typed})
 

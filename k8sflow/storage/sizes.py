@@ -76,7 +76,11 @@ def size_of(store: ObjectStore, flow: str) -> FlowSize:
                 continue
             runs.add("/".join(each.key.split("/")[:3]))
             found.add(each)
-    for name, is_ours in (("index", layout.is_of_index), ("condemned", layout.is_condemned)):
+    for name, is_ours in (
+        ("index", layout.is_of_index),
+        ("cache", layout.is_of_cache),
+        ("condemned", layout.is_condemned),
+    ):
         found.records += sum(each.size for each in store.list_objects(f"{flow}/{name}/") if is_ours(each.key))
     found.runs = len(runs)
     if not found.is_empty or any(map(layout.is_run_id, store.list_folders(f"{flow}/{layout.DATA}/"))):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from k8sflow.errors import StorageError
 from k8sflow.storage import layout
+from k8sflow.storage.cache_index import cache_prefix, run_of_entry
 from k8sflow.storage.condemned import GRACE_SECONDS, condemned_prefix
 from k8sflow.storage.folder import unfinished_files
 from k8sflow.storage.objects import ObjectInfo, ObjectStore
-from k8sflow.storage.references import blobs_of, is_referring
+from k8sflow.storage.references import referenced
 from k8sflow.storage.run_store import RUNS, SPINS
 
 OLD_MARK_SECONDS = 3600.0
@@ -59,9 +60,14 @@ def each_of(store: ObjectStore, call: Callable[[_Item], _Result], items: Sequenc
         return list(pool.map(call, items))
 
 
-def index_of(store: ObjectStore, flow: str) -> list[str]:
-    """The keys of a flow's index; to be listed before the runs, so that each run in it existed then."""
-    return [key for key in store.list_keys(f"{flow}/index/") if layout.is_of_index(key)]
+def index_of(store: ObjectStore, flow: str) -> dict[str, str]:
+    """The runs in a flow's indexes of runs and of cached results, by key.
+
+    To be listed before the runs, so that each run in them existed then.
+    """
+    found = {key: key.split("/")[2] for key in store.list_keys(f"{flow}/index/") if layout.is_of_index(key)}
+    entries = (key for key in store.list_keys(cache_prefix(flow)) if layout.is_of_cache(key))
+    return found | {key: run_of_entry(key) for key in entries}
 
 
 class Sweep:
@@ -81,25 +87,22 @@ class Sweep:
         self._gc = gc
         self._is_dry_run = is_dry_run
 
-    def run(self, deleted: set[str], indexed: Sequence[str]) -> None:
+    def run(self, deleted: set[str], indexed: Mapping[str, str]) -> None:
         """Deletes the blobs to which no record refers, and the remains of runs without a record.
 
         Args:
             deleted: The prefixes of the runs that were deleted, or would be.
-            indexed: The keys of the index, as they were before the runs were listed.
+            indexed: The runs in the indexes by key, as they were before the runs were listed.
         """
-        referring, remains, runs = [], [], set()
+        remains, runs = [], set()
         for run, each in self._objects_of_runs():
             if run in deleted:
                 continue
             if each.key == f"{run}/run.json":
                 runs.add(run)
-            referring += [(run, each.key)] if is_referring(each.key) else []
             remains += [(run, each)] if layout.is_of_run(each.key) else []
-        # A record under a key that is not known here, such as a newer version's, protects what it refers to as well.
-        records = [key for run, key in referring if run in runs or layout.is_of_run(key)]
         lost = [each.key for run, each in remains if run not in runs and each.age > GRACE_SECONDS]
-        lost += [key for key in indexed if f"{self._flow}/{RUNS}/{key.split('/')[2]}" not in runs | deleted]
+        lost += [key for key, run in indexed.items() if f"{self._flow}/{RUNS}/{run}" not in runs]
         condemned = self._store.list_objects(condemned_prefix(self._flow))
         lost += [each.key for each in condemned if layout.is_condemned(each.key) and each.age > OLD_MARK_SECONDS]
         lost += [] if self._store.folder is None else unfinished_files(self._store.folder, self._flow)
@@ -107,11 +110,11 @@ class Sweep:
         if lost and not self._is_dry_run:
             self._store.delete(lost)
         try:
-            referenced = set().union(*blobs_of(self._store, records).values())
+            needed = referenced(self._store, [f"{self._flow}/{folder}/" for folder in (RUNS, SPINS)], deleted)
         except StorageError as error:
             self._found.problem = f"no blob is deleted, since it is not known which are needed: {error}"
             return
-        self._delete_unused(referenced)
+        self._delete_unused(needed)
 
     def _objects_of_runs(self) -> Iterator[tuple[str, ObjectInfo]]:
         """All objects in the folders of runs and trial tasks, with the prefixes of their runs."""
@@ -119,9 +122,9 @@ class Sweep:
             for each in self._store.list_objects(f"{self._flow}/{folder}/"):
                 yield "/".join(each.key.split("/")[:3]), each
 
-    def _delete_unused(self, referenced: set[str]) -> None:
+    def _delete_unused(self, needed: set[str]) -> None:
         blobs: Iterable[ObjectInfo] = self._store.list_objects(f"{self._flow}/blobs/")
-        unused = [each for each in blobs if layout.is_blob(each.key) and _name(each) not in referenced]
+        unused = [each for each in blobs if layout.is_blob(each.key) and _name(each) not in needed]
         old = [each for each in unused if each.age > GRACE_SECONDS]
         self._found.young_blobs = len(unused) - len(old)
         self._found.young_bytes = sum(each.size for each in unused) - sum(each.size for each in old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from k8sflow.errors import ArtifactError
@@ -11,7 +12,7 @@ from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.records import Commit, ForeachFrame
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Table, Tables
-from k8sflow.task.spec import TaskInput, TaskSpec
+from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,26 @@ def _frame(spec: TaskSpec, parent: Commit) -> ForeachFrame:
     position = bisect.bisect_right([first for first, _ in parent.foreach.chunks], index) - 1
     first, chunk = parent.foreach.chunks[position]
     return ForeachFrame(spec.inputs[0].step, index, parent.foreach.width, chunk, index - first)
+
+
+def end_of_branch(
+    graph: Graph, name: TaskName, commit: Commit, join: str, read: Callable[[TaskName], Commit]
+) -> tuple[TaskName, Commit]:
+    """The task with which a branch ended, and its commit, found from its first one by the transitions.
+
+    Args:
+        graph: The flow's graph.
+        name: The first task of the branch.
+        commit: Its commit.
+        join: The step that joins the branches.
+        read: Reads the commit of a task.
+    """
+    while join not in commit.steps:
+        if graph[name.step].is_split:
+            name = TaskName(graph.join_of(name.step).name, name.path)
+        elif commit.steps == (name.step,):
+            name = TaskName(name.step, name.path, name.turn + 1)
+        else:
+            name = TaskName(commit.steps[0], name.path)
+        commit = read(name)
+    return name, commit

@@ -32,6 +32,8 @@ def problems(definition: FlowDefinition, source: Source) -> list[Problem]:
             found += [problem.at(at) for problem in decoration.decorator.problems(decoration, configs)]
             if decoration.name == "catch" and node is not None and not can_be_caught(node):
                 found.append(_cannot_be_caught(node).at(at))
+            if decoration.name == "cache" and node is not None and node.is_parallel:
+                found.append(_cannot_be_cached(node).at(at))
     for decoration in definition.decorations:
         at = decoration.location if decoration.location.line else source.location_of(definition.flow)
         found += [problem.at(at) for problem in decoration.decorator.problems(decoration, configs)]
@@ -105,4 +107,11 @@ def _cannot_be_caught(node: Node) -> Problem:
         f"@catch can't be on step {node.name}, which {why}: where the run continues is known only if the step has "
         f"not failed.",
         "Move what may fail to a step before it, under @catch.",
+    )
+
+
+def _cannot_be_cached(node: Node) -> Problem:
+    return Problem(
+        f"@cache can't be on step {node.name}, which is under @parallel: its processes have one result together.",
+        "Put @cache on the step that joins them.",
     )

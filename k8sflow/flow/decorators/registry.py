@@ -20,6 +20,7 @@ ENTRY_POINTS = "k8sflow.decorators"
 # Built-in decorators, as an entry point names them: ``module:attribute``, loaded when they are asked for.
 _BUILT_IN = {
     "batch": "k8sflow.flow.decorators.batch:batch",
+    "cache": "k8sflow.flow.decorators.cache:cache",
     "card": "k8sflow.flow.decorators.card:card",
     "catch": "k8sflow.flow.decorators.catch:catch",
     "environment": "k8sflow.flow.decorators.environment:environment",

@@ -195,6 +195,7 @@ def create(
         is_traced=request.is_traced,
         resources=requested(definition, request.decorators),
     )
+    record = _with_cache(record, definition, request)
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)
     check_exclusive(run_store, record)
@@ -202,6 +203,18 @@ def create(
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
     return Session(record, run_store, placement, request.settings, definition)
+
+
+def _with_cache(record: RunRecord, definition: FlowDefinition, request: RunRequest) -> RunRecord:
+    """The record with the plans of ``@cache``, if a step has it, in the flow or by ``--with``."""
+    added = definition.added(request.decorators)
+    used = (one.name for step in definition.steps for one in definition.decorations_of(step, added))
+    if "cache" not in used:
+        return record
+    from k8sflow.runtime.caching.plan import Planner  # noqa: PLC0415  few flows need it
+
+    planner = Planner(definition, record, code_folder(request.flow), is_taken=not request.without_cache)
+    return replace(record, cache=planner.plans())
 
 
 def new_record(

@@ -39,6 +39,7 @@ from k8sflow.runtime.core.actions import (
 from k8sflow.runtime.core.clock import Clock, RealClock
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.result_cache import ResultCache
 from k8sflow.runtime.core.run_state import State
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
@@ -75,6 +76,7 @@ class Loop:
         executor_of: The name of a step's executor.
         observer: Watches the run.
         clock: The time.
+        cache: Takes results of earlier runs; None if no step has ``@cache``.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Loop:
         executor_of: Callable[[str], str],
         observer: Observer,
         clock: Clock | None = None,
+        cache: ResultCache | None = None,
     ) -> None:
         self._graph = graph
         self._run_store = run_store
@@ -95,6 +98,7 @@ class Loop:
         self._executor_of = executor_of
         self._observer = observer
         self._clock = clock or RealClock()
+        self._cache = cache
         self._inbox = Inbox()
         self._executors: Mapping[str, Executor] = {}
         self._paused: list[_Paused] = []
@@ -152,6 +156,8 @@ class Loop:
                     return action.result
                 if isinstance(action, CatchFailure):
                     actions.extendleft(reversed(state.handle(self._commit_caught(action))))
+                elif isinstance(action, Submit):
+                    actions.extendleft(reversed(self._submit(state, action.tasks)))
                 else:
                     self._perform(action)
             event = self._next_event()
@@ -183,10 +189,6 @@ class Loop:
 
     def _perform(self, action: Action) -> None:
         match action:
-            case Submit(tasks):
-                _log.debug("%s and %d more are submitted.", tasks[0].name, len(tasks) - 1)
-                self._observer.submitted(tasks)
-                self._executors[self._executor_of(tasks[0].name.step)].submit(tasks)
             case Opened(step, width):
                 self._observer.opened(step, width)
             case DoneBefore(tasks):
@@ -203,6 +205,19 @@ class Loop:
                     self._observer.retried(task, result, again)
                 due = self._clock.now() + pause_seconds
                 heapq.heappush(self._paused, _Paused(due, next(self._numbers), tasks))
+
+    def _submit(self, state: State, tasks: Sequence[TaskSpec]) -> list[Action]:
+        """Passes tasks to their executor; returns the actions that follow where results of earlier runs are taken."""
+        _log.debug("%s and %d more are submitted.", tasks[0].name, len(tasks) - 1)
+        self._observer.submitted(tasks)
+        executor, actions = self._executors[self._executor_of(tasks[0].name.step)], list[Action]()
+        for taken, rest in [([], tasks)] if self._cache is None else self._cache.take(tasks):
+            if rest:
+                executor.submit(rest)
+            for each in taken:
+                self._observer.cached(each)
+                actions += state.handle(Finished(each.task, each.result))
+        return actions
 
     def _commit_caught(self, action: CatchFailure) -> CatchCommitted:
         done = commit_caught(self._run_store, self._graph, action.task, action.failure, action.catch)

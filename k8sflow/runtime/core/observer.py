@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from k8sflow.executors.base import TaskEvent
 from k8sflow.flow.decorators.policy import Catch
+from k8sflow.runtime.core.result_cache import Taken
 from k8sflow.runtime.core.retries import Again
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -22,6 +23,9 @@ class Observer:
 
     def done_before(self, tasks: Sequence[TaskSpec]) -> None:
         """Tasks of one step have results of other drivers: they were cloned, or an earlier driver ran them."""
+
+    def cached(self, taken: Taken) -> None:
+        """The result of a submitted task was taken from an earlier run, so that it doesn't start."""
 
     def event(self, event: TaskEvent) -> None:
         """A task's event."""

@@ -15,6 +15,7 @@ from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
 from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.result_cache import Taken
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.output_lines import OutputLines, brief, prefixed, settled
 from k8sflow.runtime.progress.silent import Silent
@@ -22,7 +23,7 @@ from k8sflow.runtime.progress.tally import Tally
 from k8sflow.storage.usage import Usage
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
-from k8sflow.units import duration, size
+from k8sflow.units import duration, rough_age, size
 
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 # More of one task would be unreadable while it runs; all of it is in the log.
@@ -88,6 +89,14 @@ class Reporter(Observer):
     def done_before(self, tasks: Sequence[TaskSpec]) -> None:
         """Counts tasks of a step that have a result from before; what was printed then is not shown again."""
         self.tally.done_before(tasks)
+        self._view.follow(self.tally)
+
+    def cached(self, taken: Taken) -> None:
+        """Tells whose result a task has."""
+        self.tally.cached(taken.task)
+        if not self._view.tells_tasks:
+            age = rough_age(max(0.0, time.time() - taken.finished))
+            self._line(taken.task.name, f"cached from {taken.origin} ({age} ago)", dim=True)
         self._view.follow(self.tally)
 
     def event(self, event: TaskEvent) -> None:
@@ -173,7 +182,9 @@ class Reporter(Observer):
             self._say(row, dim=True)
         for name, note in self.tally.notes:
             self._line(name, note, "yellow")
-        took = f"in {duration(now - self._began)} ({tasks:,} task{'' if tasks == 1 else 's'})"
+        cached = sum(step.cached for step in self.tally.steps.values())
+        took = f"in {duration(now - self._began)} ({tasks:,} task{'' if tasks == 1 else 's'}"
+        took += f", {cached:,} cached)" if cached else ")"
         self._say(f"{pathspec} {outcome} {took}.", colour="green" if good else "red")
         if hint:
             self._say(hint)
@@ -245,7 +256,8 @@ def _rows(tally: Tally, now: float, usage: Mapping[str, Usage]) -> list[str]:
     for step in tally.steps.values():
         counts = {
             "done before": step.before,
-            "done": step.done,
+            "done": step.done - step.cached,
+            "cached": step.cached,
             "failed": step.failed - step.cancelled,
             "cancelled": step.cancelled + step.running,
             "not started": step.waiting,

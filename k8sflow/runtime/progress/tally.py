@@ -28,6 +28,7 @@ class StepTally:
         total: How many tasks there are so far, without those that were done before.
         running: How many of them run.
         done: How many are done.
+        cached: How many of these have a result of an earlier run.
         failed: How many have failed or were cancelled, and do not run again.
         cancelled: How many of these were cancelled.
         before: How many tasks had a result when the run's driver came: cloned ones, or those of an earlier driver.
@@ -41,6 +42,7 @@ class StepTally:
     total: int = 0
     running: int = 0
     done: int = 0
+    cached: int = 0
     failed: int = 0
     cancelled: int = 0
     before: int = 0
@@ -113,6 +115,13 @@ class Tally:
         step = self.steps.setdefault(name, StepTally(name, self.clock()))
         step.before += len(tasks)
         step.is_loop |= any(task.name.turn for task in tasks)
+        self._look_at_end(step)
+
+    def cached(self, task: TaskSpec) -> None:
+        """Counts a task whose result was taken from an earlier run."""
+        step = self.steps[task.name.step]
+        step.done += 1
+        step.cached += 1
         self._look_at_end(step)
 
     def event(self, event: TaskEvent) -> None:

@@ -13,6 +13,7 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Table, Tables
+from k8sflow.task.inherited import end_of_branch
 from k8sflow.task.spec import TaskInput, TaskName
 
 # So many branches are kept, with the values that were read of them.
@@ -240,23 +241,10 @@ class Inputs:
                 name = parent[position]
                 commit = self._commit(name)
                 if parent.until:
-                    name, commit = self._last(name, commit, parent.until)
+                    name, commit = end_of_branch(self._definition.graph, name, commit, parent.until, self._commit)
                 return Branch(name, commit, self._tables, self._run_values, self._artifacts, self._definition)
             position -= len(parent)
         raise IndexError(f"inputs has {len(self)} branches.")
-
-    def _last(self, name: TaskName, commit: Commit, join: str) -> tuple[TaskName, Commit]:
-        """The task with which a branch ended, found from its first one: by the way that each commit tells."""
-        while join not in commit.steps:
-            node = self._definition.graph[name.step]
-            if node.is_split:
-                name = TaskName(self._definition.graph.join_of(name.step).name, name.path)
-            elif commit.steps == (name.step,):
-                name = TaskName(name.step, name.path, name.turn + 1)
-            else:
-                name = TaskName(commit.steps[0], name.path)
-            commit = self._commit(name)
-        return name, commit
 
     def _commit(self, name: TaskName) -> Commit:
         if name in self._commits:

@@ -68,6 +68,8 @@ class Context:
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
+        # All artifacts after the step, by name.
+        self.left: dict[str, ArtifactRef] = {}
 
     # ------------------------------------------------------------------ what the language asks for
 
@@ -215,6 +217,7 @@ class Context:
             except ArtifactError:
                 if not self._is_untouched(name, value):
                     raise  # else each task has one of its own, such as a lock or a connection
+        self.left = saved
         return compose(saved, self._layers)
 
     def persist_what_can_be(self, flow: FlowSpec) -> tuple[Composition, dict[str, BaseException]]:

@@ -20,14 +20,16 @@ from k8sflow.storage.records import Commit, KeptRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.storage.zstd import check_installed
 from k8sflow.task import moments
+from k8sflow.task.cached import Keys, Result
 from k8sflow.task.failure import failure, said
-from k8sflow.task.inherited import inherited_by
+from k8sflow.task.inherited import Inherited, inherited_by
 from k8sflow.task.inside import exit_hooks
 from k8sflow.task.inside.call_step import call_step
 from k8sflow.task.inside.cards import Cards, cards_of
 from k8sflow.task.inside.current_facts import current_facts
 from k8sflow.task.inside.gang import environment_set
 from k8sflow.task.inside.inputs import Inputs
+from k8sflow.task.inside.kept_result import keep_result
 from k8sflow.task.inside.measure import usage_so_far
 from k8sflow.task.inside.task_context import Context
 from k8sflow.task.inside.time_limit import limited
@@ -121,7 +123,8 @@ class TaskRunner:
                 discard_below(self.run_store, found.step, found.path)
 
     def _run(self, spec: TaskSpec) -> TaskResult:
-        flow, context = self._prepare(spec)
+        inherited = inherited_by(self.definition.graph, self.run_store, spec)
+        flow, context = self._prepare(spec, inherited)
         arguments = []
         if self.definition.graph[spec.name.step].is_join:
             arguments.append(self._inputs(spec))
@@ -153,6 +156,9 @@ class TaskRunner:
         if not self.run_store.commit(spec.name.step, spec.name.id, commit, is_one_of_several=spec.nodes > 1):
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
         moments.note("committed")
+        if (plan := self.record.cache.get(spec.name.step)) is not None and self.folder == RUNS:
+            keys = Keys(self.record, self.run_store, self.definition.graph)
+            keep_result(self.definition.flow, keys, plan, spec, Result(inherited, commit, context.left))
         return TaskResult(Outcome.SUCCEEDED, transition)
 
     def _call(self, step: str, flow: FlowSpec, context: Context, arguments: list[Inputs]) -> None:
@@ -181,11 +187,10 @@ class TaskRunner:
         record = KeptRecord(left.own, started, left.layers, left.without)
         self.run_store.write_kept(spec.name.step, spec.name.id, spec.attempt, record)
 
-    def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
+    def _prepare(self, spec: TaskSpec, inherited: Inherited) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
         if self.compression == "zstd":
             check_installed()
-        inherited = inherited_by(self.definition.graph, self.run_store, spec)
         context = Context(
             self.definition,
             spec.name,

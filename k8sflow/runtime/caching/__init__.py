@@ -1,0 +1,1 @@
+"""The cache keys of steps: what their code is made of."""

@@ -1,0 +1,297 @@
+"""Makes the plans of ``@cache`` for the steps of a run: all of their keys that doesn't depend on a task."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from k8sflow.executors.fork_server.preload_plan import is_library
+from k8sflow.flow.configs import Config
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators.base import Decoration, options_of
+from k8sflow.flow.decorators.environment import variables_of
+from k8sflow.flow.decorators.step import is_step
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.parameters import Parameter
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.caching.libraries import versions
+from k8sflow.runtime.caching.statements import Statements
+from k8sflow.runtime.caching.walk import Walk
+from k8sflow.storage.cache_plan import CachePlan
+from k8sflow.storage.file_state import data_hash, hashed, newest_change, signature, source_hash
+from k8sflow.storage.records import LAYERED_FORMAT, RunRecord
+
+# The options of pods and jobs that decide what a step finds there, and not how much of it.
+_OF_PODS = (
+    "image", "executable", "env", "pod_template", "secrets", "config_maps", "secret_files", "config_map_files",
+    "image_volumes", "persistent_volume_claims", "platform", "gpu_model", "gpu_vendor",
+)  # fmt: skip
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Variables that are others in each shell, and in each run.
+_OF_SHELL = frozenset({"_", "OLDPWD", "PWD", "SHLVL", "WINDOWID", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY"})
+# An interpreter reads no file of the user's before that.
+_START_SECONDS = 0.015
+
+
+def _process_start() -> float:
+    """When this process was started, in seconds since 1970 (proc(5))."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return time.time()
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Planner:
+    """Makes the plans of one run.
+
+    Args:
+        definition: The flow.
+        record: The run's record, without plans.
+        folder: The folder of the flow's code.
+        is_taken: False if no result is taken.
+        variables: The environment variables of this process.
+        modules: The modules that are loaded, by name.
+        started: When this process was started, in seconds since 1970.
+    """
+
+    definition: FlowDefinition
+    record: RunRecord
+    folder: Path
+    is_taken: bool = True
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    modules: Mapping[str, ModuleType] = field(default_factory=lambda: sys.modules)
+    started: float = field(default_factory=_process_start)
+
+    def plans(self) -> dict[str, CachePlan]:
+        """The plans by step, of the steps that have ``@cache``.
+
+        Raises:
+            PackageError: A file of the flow's folder can't be read.
+        """
+        added = self.definition.added(self.record.decorators)
+        found = {}
+        for step in self.definition.graph.nodes:
+            decorations = self.definition.decorations_of(step, added)
+            options = options_of(decorations, "cache")
+            if options is not None:
+                found[step] = self._plan(step, decorations, options)
+        return found
+
+    def _plan(self, step: str, decorations: Sequence[Decoration], options: Mapping[str, Any]) -> CachePlan:
+        walk = Walk(self.definition.flow, self.modules)
+        method = self.definition.steps[step].function
+        walk.digest(method, step)
+        own_decorators = [found for found in decorations if not registry.is_built_in(found.name)]
+        for found in own_decorators:
+            walk.add(f"decorator @{found.name}", [found.decorator.around, dict(found.parsed())])
+        self._statements(walk)
+        self._members(walk, step)
+        is_here = step not in self.record.pods and step not in self.record.batch
+        parts = {**walk.parts, **self._parts(decorations, walk), **self._environment(walk, step, is_here=is_here)}
+        if options["version"]:
+            parts["version"] = hashed(options["version"])
+        if walk.unclear:
+            parts["all code of the folder"] = source_hash(self.folder, self._outside, ())
+        may_read_any = walk.unclear or own_decorators or self._leaks(walk, method)
+        reads = self._reads(walk, step)
+        return CachePlan(
+            parts=dict(sorted(parts.items())),
+            carried=self._carried,
+            own_modules=self._own_names,
+            reads=None if may_read_any else reads,
+            sets=tuple(sorted({name for found in walk.facts for name in found.stores})),
+            ignore=tuple(options["ignore"]),
+            max_age=options["max_age"],
+            signature=self._signature if is_here else "",
+            outside=self._outside if is_here else (),
+            is_taken=self.is_taken and step != self.record.origin_step,  # resume STEP asks for its execution
+            notes=tuple(walk.unclear),
+        )
+
+    # ------------------------------------------------------------------ code
+
+    def _statements(self, walk: Walk) -> None:
+        """Adds the statements of the user's modules that run when these are imported."""
+        for module in self._own_modules_loaded:
+            label = f"statements of {module.__name__}"
+            try:
+                found = Statements(module, Path(str(module.__file__)).read_bytes())
+            except (OSError, SyntaxError, ValueError) as error:
+                walk.unclear[f"the source of {module.__name__} can't be read: {error}"] = None
+                continue
+            for name, value in found.objects.items():
+                walk.digest(value, f"{module.__name__}.{name}")
+            if found.code is not None:
+                walk.code(label, found.code, vars(module))
+
+    def _members(self, walk: Walk, step: str) -> None:
+        """Adds the members of the flow's class that the code mentions, and what these mention."""
+        members = [(base, name, value) for base in self._bases for name, value in vars(base).items()]
+        waiting = [each for each in members if not self._is_input(each[1], each[2])]
+        is_open = True
+        while is_open:
+            mentions = {name for facts in walk.facts for name in facts.mentions}
+            found = [each for each in waiting if each[1] in mentions or _is_implicit(each[1], each[2])]
+            waiting = [each for each in waiting if each not in found]
+            for base, name, value in found:
+                if not is_step(value):
+                    walk.add(f"{base.__name__}.{name}", value)
+            is_open = bool(found)
+        for name, value in sorted(self.definition.set_by_init.items()):
+            walk.add(f"self.{name} of __init__", value)
+        self._calls_of_steps(walk, step)
+
+    def _is_input(self, name: str, value: object) -> bool:
+        """True if a member is a parameter, a config or a constant, whose value the run's record has."""
+        return name in self.record.parameters or isinstance(value, (Parameter, Config))
+
+    def _calls_of_steps(self, walk: Walk, step: str) -> None:
+        """Notes that a step may call another one as a method."""
+        node = self.definition.graph[step]
+        expected = dict.fromkeys(node.next, 1)
+        for _, target in node.cases:
+            expected[target] = sum(each == target for _, each in node.cases)
+        method = self.definition.steps[step].function
+        leaks = self._leaks(walk, method)
+        for facts in walk.facts:
+            is_step_itself = facts.code is getattr(method, "__code__", None)
+            for name in self.definition.steps:
+                limit = expected.get(name, 0) if is_step_itself else 0
+                is_used = facts.own_loads.get(name, 0) > limit if facts.code in self._method_codes else False
+                is_used |= leaks and not is_step_itself and name in facts.loads
+                if is_used:
+                    walk.unclear[f"{facts.code.co_name} uses the step {name} as a method"] = None
+
+    def _leaks(self, walk: Walk, method: object) -> bool:
+        """True if code of the flow uses ``self`` for more than its attributes."""
+        codes = {getattr(method, "__code__", None)} | self._method_codes
+        return any(facts.leaks for facts in walk.facts if facts.code in codes)
+
+    def _reads(self, walk: Walk, step: str) -> tuple[str, ...]:
+        """The attributes of ``self`` that a step loads, and those that its ``self.next(…)`` names."""
+        codes = {getattr(self.definition.steps[step].function, "__code__", None)} | self._method_codes
+        node = self.definition.graph[step]
+        found = {name for facts in walk.facts if facts.code in codes for name in facts.own_loads}
+        return tuple(sorted({*found, *filter(None, (node.foreach, node.condition))}))
+
+    @cached_property
+    def _bases(self) -> list[type]:
+        """The classes of the flow below FlowSpec."""
+        return [base for base in self.definition.flow.__mro__ if base not in {FlowSpec, object}]
+
+    @cached_property
+    def _method_codes(self) -> set[Any]:
+        """The code of the flow's methods, which have ``self``."""
+        found: set[Any] = set()
+        for base in self._bases:
+            for value in vars(base).values():
+                found |= {each.__code__ for each in _functions(value)}
+        return found
+
+    # ------------------------------------------------------------------ the rest of the key
+
+    def _parts(self, decorations: Sequence[Decoration], walk: Walk) -> dict[str, str]:
+        """The parts that are the same wherever the step runs."""
+        found = {"files of the folder": self._data, "format of artifacts": hashed(LAYERED_FORMAT)}
+        if variables := variables_of(decorations):
+            found["@environment"] = hashed(sorted(variables.items()))
+        if (caught := options_of(decorations, "catch")) is not None:
+            found["@catch"] = hashed(str(caught["var"]))
+        for each in decorations:
+            if each.name == "secrets":
+                is_shown = each.decorator.only_names is not None and each.decorator.only_names(each.options)
+                found["@secrets"] = hashed(repr(sorted(each.options.items())) if is_shown else "")
+        if walk.uses_current:
+            record = self.record
+            found["current"] = hashed([record.user, record.namespace, record.tags, record.flow_decorators])
+        if self.started + _START_SECONDS < self._newest[0]:
+            found[f"{self._newest[1]}, which changed while the flow was loaded"] = secrets.token_hex(8)
+        return found
+
+    def _environment(self, walk: Walk, step: str, *, is_here: bool) -> dict[str, str]:
+        """The parts that say in which environment the step runs."""
+        options = self.record.pods.get(step) or self.record.batch.get(step)
+        if not is_here and options is not None:
+            return {
+                f"pod: {name}": hashed(repr(value))
+                for name in _OF_PODS
+                if (value := getattr(options, name, None)) is not None
+            }
+        found = {"python": hashed([sys.implementation.name, *sys.version_info[:2]])}
+        found |= {
+            f"package {name}": hashed(version) for name, version in versions(walk.libraries, self.modules).items()
+        }
+        if any(facts.reads_environment for facts in walk.facts):
+            everything = {
+                n: v for n, v in self.variables.items() if n not in _OF_SHELL and not n.startswith("K8SFLOW_")
+            }
+            return {**found, "all environment variables": hashed(sorted(everything.items()))}
+        named = {text for text in walk.strings if text in self.variables and _VARIABLE.fullmatch(text)}
+        return {**found, **{f"variable ${name}": hashed(self.variables[name]) for name in named}}
+
+    @cached_property
+    def _own_modules_loaded(self) -> list[ModuleType]:
+        """The user's modules that are loaded, in the order of their names."""
+        found = {id(module): module for module in list(self.modules.values()) if _is_own(module)}
+        return sorted(found.values(), key=lambda module: module.__name__)
+
+    @cached_property
+    def _own_names(self) -> tuple[str, ...]:
+        names = {module.__name__.partition(".")[0] for module in self._own_modules_loaded}
+        return tuple(sorted({"__main__", *names, *(self.record.modules or ())}))
+
+    @cached_property
+    def _outside(self) -> tuple[str, ...]:
+        """The files of the user's modules that are not in the folder."""
+        files = {str(Path(str(module.__file__)).resolve()) for module in self._own_modules_loaded}
+        return tuple(sorted(file for file in files if not Path(file).is_relative_to(self.folder.resolve())))
+
+    @cached_property
+    def _signature(self) -> str:
+        return signature(self.folder, self._outside)
+
+    @cached_property
+    def _data(self) -> str:
+        return data_hash(self.folder)
+
+    @cached_property
+    def _newest(self) -> tuple[float, str]:
+        return newest_change(self.folder, self._outside)
+
+    @cached_property
+    def _carried(self) -> str:
+        """The hash of all code but that of the steps, which no value can bring with it."""
+        steps = {(base.__name__, name) for base in self._bases for name, value in vars(base).items() if is_step(value)}
+        return source_hash(self.folder, self._outside, steps)
+
+
+def _is_own(module: object) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(module, ModuleType) and isinstance(file, str) and file.endswith(".py") and not is_library(module)
+
+
+def _is_implicit(name: str, value: object) -> bool:
+    """True if Python may call a member without anyone naming it."""
+    return name.startswith("__") and name.endswith("__") and isinstance(value, FunctionType)
+
+
+def _functions(member: Any) -> Iterator[FunctionType]:
+    """The functions in a member of a class, and those that decorators have wrapped."""
+    inner = [getattr(member, name, None) for name in ("fget", "fset", "fdel", "func", "__func__", "__wrapped__")]
+    if isinstance(member, FunctionType):
+        yield member
+    for each in inner:
+        if each is not None and each is not member:
+            yield from _functions(each)

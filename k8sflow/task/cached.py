@@ -1,0 +1,322 @@
+"""Results that ``@cache`` keeps and takes: the key of a task, and its commit in a run that takes the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from k8sflow.errors import AccessError, ArtifactError, PackageError, StorageError
+from k8sflow.flow.graph import Graph
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.cache_index import CacheEntry, entries_of, has_blobs, put_entry
+from k8sflow.storage.cache_plan import CachePlan
+from k8sflow.storage.encoding import type_name
+from k8sflow.storage.file_state import hashed
+from k8sflow.storage.layers import compose
+from k8sflow.storage.records import Commit, RunRecord, to_bytes
+from k8sflow.storage.run_store import MARKS, RunStore
+from k8sflow.storage.tables import Tables
+from k8sflow.task.inherited import Inherited, end_of_branch, inherited_by
+from k8sflow.task.spec import TaskName, TaskSpec
+
+# A larger value is not searched for classes of the user's.
+_MOST_SEARCHED_BYTES = 1 << 20
+_WITHOUT_CLASSES = frozenset({"builtins.str", "builtins.bytes", "builtins.bytearray", "builtins.int"})
+_COMMIT = "commit.json"
+
+
+@dataclass
+class Keys:
+    """Makes the keys of tasks.
+
+    Args:
+        record: The run's record.
+        run_store: The run's records.
+        graph: The flow's graph.
+    """
+
+    record: RunRecord
+    run_store: RunStore
+    graph: Graph
+    _carrying: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def _artifacts(self) -> ArtifactStore:
+        return ArtifactStore(self.run_store.store, self.record.flow)
+
+    def parts(self, plan: CachePlan, spec: TaskSpec, inherited: Inherited) -> dict[str, str]:
+        """The hashes of which the key of a task is made, by what they are.
+
+        Args:
+            plan: What ``@cache`` does for its step.
+            spec: The task.
+            inherited: What it starts with.
+
+        Raises:
+            StorageError: The results of the tasks before it can't be read.
+            ArtifactError: One of them has none.
+        """
+        found = dict(plan.parts)
+        is_join = self.graph[spec.name.step].is_join
+        known = {**inherited.table.refs(), **self.record.parameters}
+        used = {
+            name: ref for name, ref in known.items() if plan.may_read(name) or (is_join and name not in plan.ignore)
+        }
+        found |= {f"self.{name}": ref.blob for name, ref in used.items()}
+        refs = [*used.values()]
+        if inherited.stack:
+            found["self.input"], items = self._item(inherited)
+            refs += items
+            if plan.may_read("index"):
+                found["self.index"] = str(inherited.stack[-1].index)
+            if plan.may_read("foreach_stack"):
+                frames = [(f.index, f.width, f.chunk.blob, f.offset) for f in inherited.stack]
+                found["self.foreach_stack()"] = hashed(frames)
+                refs += [frame.chunk for frame in inherited.stack]
+        if is_join:
+            found["inputs"] = self._inputs(plan, spec, refs)
+        if any(self._may_carry(ref, plan) for ref in refs):
+            found["code that the inputs may use"] = plan.carried
+        return found
+
+    def _item(self, inherited: Inherited) -> tuple[str, list[ArtifactRef]]:
+        """The hash of the innermost foreach's item, and the values in which it is, if it isn't plain."""
+        frame = inherited.stack[-1]
+        try:
+            items = self._artifacts.load(frame.chunk, "foreach items", _refuse)
+            return hashed(plain(items[frame.offset])), []
+        except (ArtifactError, TypeError, ValueError, LookupError):
+            return hashed([frame.chunk.blob, frame.offset]), [frame.chunk]
+
+    def _inputs(self, plan: CachePlan, spec: TaskSpec, refs: list[ArtifactRef]) -> str:
+        tables, found = Tables(self.run_store), []
+        for name, commit in self._branches(spec):
+            left = tables.table(str(name), commit).refs()
+            used = {key: ref for key, ref in sorted(left.items()) if key not in plan.ignore}
+            refs += used.values()
+            frames = [(f.index, f.chunk.blob, f.offset) for f in commit.stack]
+            found.append([name.step, frames, [[key, ref.blob] for key, ref in used.items()]])
+        return hashed(found)
+
+    def _branches(self, spec: TaskSpec) -> Iterator[tuple[TaskName, Commit]]:
+        """The tasks that end the branches of a join, in the order in which the join sees them."""
+        waiting = [
+            (name, parent.until) for parent in spec.inputs for name in map(parent.__getitem__, range(len(parent)))
+        ]
+
+        def read(each: tuple[TaskName, str]) -> tuple[TaskName, Commit]:
+            name, until = each
+            commit = self._commit(name)
+            return end_of_branch(self.graph, name, commit, until, self._commit) if until else (name, commit)
+
+        parallel = self.run_store.store.parallel_reads
+        if parallel == 1 or len(waiting) == 1:
+            yield from map(read, waiting)
+            return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it imports logging, and each task waits for logging's atexit handler
+
+        with ThreadPoolExecutor(parallel) as pool:
+            yield from pool.map(read, waiting)
+
+    def _commit(self, name: TaskName) -> Commit:
+        commit = self.run_store.read_commit(name.step, name.id)
+        if commit is None:
+            raise ArtifactError(f"the task {name} has no result in {self.run_store.store.url}.")
+        return commit
+
+    def _may_carry(self, ref: ArtifactRef, plan: CachePlan) -> bool:
+        """True if a value may be made of the user's classes, or have functions of theirs in it."""
+        if ref.blob not in self._carrying:
+            self._carrying[ref.blob] = self._carries(ref, plan)
+        return self._carrying[ref.blob]
+
+    def _carries(self, ref: ArtifactRef, plan: CachePlan) -> bool:
+        if ref.size > _MOST_SEARCHED_BYTES:
+            return ref.type not in _WITHOUT_CLASSES
+        modules: set[str] = set()
+
+        def find(module: str, _name: str, _default: object) -> Any:
+            modules.add(module.partition(".")[0])
+            return _Inert
+
+        try:
+            self._artifacts.load(ref, "an input", find)
+        except ArtifactError:
+            return True
+        return not modules.isdisjoint(plan.own_modules)
+
+
+class _Inert:
+    """Stands for any class while a pickle is searched for the names of classes."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __call__(self, *_: object, **__: object) -> _Inert:
+        return self
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+    def __setitem__(self, *_: object) -> None:
+        pass
+
+    append = extend = add = update = __call__
+
+
+def _refuse(module: str, name: str, _default: object) -> Any:
+    raise ArtifactError(f"{module}.{name} is not a plain value.")
+
+
+def plain(value: Any) -> Any:
+    """A value of Python's own types as lists and texts, the same for the same value in each process.
+
+    Raises:
+        TypeError: It has a part of another type.
+    """
+    kind = type(value)
+    if kind in {type(None), bool, int, float, complex, str, bytes}:
+        return [kind.__name__, repr(value)]
+    if kind in {list, tuple}:
+        return [kind.__name__, *map(plain, value)]
+    if kind is dict:
+        return ["dict", *([plain(key), plain(each)] for key, each in value.items())]
+    if kind in {set, frozenset}:
+        return [kind.__name__, *sorted(map(plain, value), key=repr)]
+    raise TypeError(f"{type_name(value)} is not plain")
+
+
+# ---------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a task that has run.
+
+    Args:
+        inherited: What the task started with.
+        commit: Its commit.
+        left: All artifacts after it, by name.
+    """
+
+    inherited: Inherited
+    commit: Commit
+    left: Mapping[str, ArtifactRef]
+
+
+def keep(keys: Keys, plan: CachePlan, spec: TaskSpec, result: Result) -> None:
+    """Makes the result of a task usable for later runs.
+
+    Args:
+        keys: Makes the keys.
+        plan: What ``@cache`` does for its step.
+        spec: The task.
+        result: Its result, which is committed.
+
+    Raises:
+        StorageError: The store can't be reached, or refuses.
+        ArtifactError: The result of a task before it is missing.
+    """
+    before, left, commit = result.inherited.artifacts(), result.left, result.commit
+    always = {name for name in plan.ignore if name in plan.sets}
+    parts = keys.parts(plan, spec, result.inherited)
+    entry = CacheEntry(
+        spec.run,
+        spec.name.step,
+        spec.name.id,
+        parts=parts,
+        steps=commit.steps,
+        changed={name: ref for name, ref in left.items() if before.get(name) != ref or name in always},
+        removed=tuple(sorted(before.keys() - left.keys())),
+        foreach=commit.foreach,
+        attempt=commit.attempt,
+        started=commit.started,
+        finished=commit.finished,
+    )
+    put_entry(keys.run_store.store, keys.record.flow, key_of(parts), entry)
+
+
+def key_of(parts: Mapping[str, str]) -> str:
+    """The key that is made of some parts."""
+    return hashed(sorted(parts.items()))
+
+
+def take(keys: Keys, plan: CachePlan, spec: TaskSpec) -> CacheEntry | None:
+    """Commits a result of an earlier run for a task that has not started, and returns it; None if there is none.
+
+    The caller has to ask ``is_held`` afterwards.
+
+    Raises:
+        StorageError: The store can't be reached, or refuses.
+    """
+    flow, store = keys.record.flow, keys.run_store.store
+    try:
+        inherited = inherited_by(keys.graph, keys.run_store, spec)
+        key = key_of(keys.parts(plan, spec, inherited))
+    except ArtifactError:  # which the task itself reports
+        return None
+    for entry in entries_of(store, flow, spec.name.step, key):
+        if _is_usable(keys, plan, spec, entry):
+            data = to_bytes(_commit_of(flow, entry, inherited).to_document())
+            is_new = store.put_new(keys.run_store.task_key(spec.name.step, spec.name.id, _COMMIT), data)
+            return entry if is_new else None
+    return None
+
+
+def _is_usable(keys: Keys, plan: CachePlan, spec: TaskSpec, entry: CacheEntry) -> bool:
+    is_young = plan.max_age is None or time.time() - entry.finished <= plan.max_age
+    width = 0 if entry.foreach is None else entry.foreach.width
+    can_follow = set(entry.steps) <= set(keys.graph[spec.name.step].next) and width <= keys.record.max_num_splits
+    return (
+        is_young
+        and can_follow
+        and entry.run != spec.run
+        and has_blobs(keys.run_store.store, keys.record.flow, entry)
+        and keys.run_store.store.exists(_origin(keys, entry).task_key(entry.step, entry.task, _COMMIT))
+    )
+
+
+def _origin(keys: Keys, entry: CacheEntry) -> RunStore:
+    return RunStore(keys.run_store.store, keys.record.flow, entry.run)
+
+
+def _commit_of(flow: str, entry: CacheEntry, inherited: Inherited) -> Commit:
+    """The commit of a task that takes a result: what it inherits, with the changes of the origin."""
+    refs = {name: ref for name, ref in inherited.artifacts().items() if name not in entry.removed}
+    left = compose({**refs, **entry.changed}, inherited.table.layers)
+    return Commit(
+        attempt=entry.attempt,
+        steps=entry.steps,
+        artifacts=left.own,
+        stack=inherited.stack,
+        foreach=entry.foreach,
+        started=entry.started,
+        finished=entry.finished,
+        origin=f"{flow}/{entry.run}",
+        layers=left.layers,
+        without=left.without,
+        cached=f"{entry.step}/{entry.task}",
+    )
+
+
+def is_held(keys: Keys, entry: CacheEntry) -> bool:
+    """True if no gc deletes the run of an entry now: one that does so later sees the commits that refer to its blobs.
+
+    Args:
+        keys: Those of the run whose commits refer to them; the commits have been written.
+        entry: The entry.
+    """
+    origin = _origin(keys, entry)
+    marks = origin.store.list_keys(f"{origin.prefix}/{MARKS}")
+    return next(iter(marks), None) is None and origin.store.exists(origin.task_key(entry.step, entry.task, _COMMIT))
+
+
+def give_back(keys: Keys, spec: TaskSpec) -> None:
+    """Deletes the commit of a task that has taken a result whose run is being deleted."""
+    keys.run_store.store.delete([keys.run_store.task_key(spec.name.step, spec.name.id, _COMMIT)])
+
+
+# What can go wrong with the cache without any harm to the run.
+HARMLESS = (StorageError, AccessError, ArtifactError, PackageError)

@@ -1,0 +1,335 @@
+"""The plans of ``@cache``: whatever a step can reach changes its key, and nothing else does."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from k8sflow.executors.fork_server.preload_plan import is_library
+from k8sflow.flow.compile import compile_flow
+from k8sflow.runtime.caching.plan import Planner
+from k8sflow.runtime.commands.create import fixed_values
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.cache_plan import CachePlan
+from k8sflow.storage.in_memory import MemoryStore
+from k8sflow.storage.records import RunRecord
+
+HELPERS = """
+import functools
+import json
+from dataclasses import dataclass
+RATE = 3
+TABLE = {"double": lambda x: x * 2, "half": lambda x: x / 2}
+UNUSED = 17
+def scale(x, by=2):
+    # a comment
+    return deeper(x) * by * RATE
+def deeper(x):
+    return x + 1
+def unrelated(x):
+    return x - 1
+def make(n):
+    def add(x):
+        return x + n
+    return add
+add = make(5)
+@functools.lru_cache(maxsize=None)
+def cached(x):
+    return x + 100
+class Base:
+    factor = 4
+    def area(self):
+        return self.factor
+class Square(Base):
+    @property
+    def size(self):
+        return self.area() ** 2
+@dataclass
+class Options:
+    depth: int = 3
+    names: tuple = ("a", "b")
+OPTIONS = Options()
+class Shape:
+    def __init__(self, n):
+        self.n = n
+SHAPE = Shape(8)
+"""
+FLOW = """
+import math
+import os
+import helpers
+from helpers import OPTIONS, SHAPE, TABLE, Square, add, cached
+from k8sflow import FlowSpec, Parameter, cache, environment, step
+
+LIMIT = 10
+
+class Mixin:
+    def mixed(self):
+        return self.first
+
+class F(Mixin, FlowSpec):
+    alpha = Parameter("alpha", default=1)
+    _private = {"a": 1}
+
+    @property
+    def doubled(self):
+        return self.first * 2
+
+    def method(self, x, y=7):
+        return x + y
+
+    def other_method(self):
+        return 1
+
+    @step
+    def start(self):
+        self.first = 1
+        self.next(self.work)
+
+    @cache
+    @step
+    def work(self):
+        found = helpers.scale(self.first) + LIMIT + TABLE["double"](2) + add(1) + Square().size + cached(1)
+        self.result = found + OPTIONS.depth + SHAPE.n + self.method(1) + self.doubled + self.mixed()
+        self.result += self._private["a"]
+        self.result += math.floor(1.5)
+        self.variable = os.environ.get("ATTACKED")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print(self.result)
+"""
+FILES = {"flow.py": FLOW, "helpers.py": HELPERS, "data.csv": "1,2\n", "other.py": "def nothing(): return 1\n"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    sys.path.insert(0, str(tmp_path))
+    try:
+        yield tmp_path
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def plans(
+    folder: Path, files: Mapping[str, str], variables: Mapping[str, str] | None = None, **changes: Any
+) -> dict[str, CachePlan]:
+    """Return the plans of the flow in flow.py, freshly imported."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+    names = {path.name.partition(".")[0] for path in folder.iterdir()}
+    before = dict(sys.modules)
+    sys.dont_write_bytecode, kept = True, sys.dont_write_bytecode
+    importlib.invalidate_caches()
+    try:
+        flow = importlib.import_module("flow").F
+        definition = compile_flow(flow)
+        values = fixed_values(definition, {}, ArtifactStore(MemoryStore(), "F"), {})
+        record = RunRecord("F", "1", "flow.py", values, definition.graph, modules=tuple(sorted(names)))
+        modules = {name: module for name, module in sys.modules.items() if _is_needed(module, folder)}
+        return Planner(
+            definition,
+            replace(record, **changes),
+            folder,
+            variables={} if variables is None else variables,
+            modules=modules,
+            started=time.time() + 60,
+        ).plans()
+    finally:
+        sys.dont_write_bytecode = kept
+        for name in sys.modules.keys() - before.keys():
+            if name.partition(".")[0] in names:
+                del sys.modules[name]
+
+
+def _is_needed(module: object, folder: Path) -> bool:
+    """Report if a module is of the flow's folder, or of a library: those of other tests are none of the flow's."""
+    file = getattr(module, "__file__", None) or ""
+    return isinstance(module, ModuleType) and (file.startswith(str(folder)) or is_library(module))
+
+
+def parts(folder: Path, files: Mapping[str, str], variables: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """Return the parts of the key of the step ``work``."""
+    return plans(folder, files, variables)["work"].parts
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        pytest.param("flow.py", "+ LIMIT", "- LIMIT", id="the step"),
+        pytest.param("flow.py", "LIMIT = 10", "LIMIT = 11", id="a constant"),
+        pytest.param("flow.py", "y=7", "y=8", id="a default argument of a method"),
+        pytest.param("flow.py", "self.first * 2", "self.first * 3", id="a property"),
+        pytest.param("flow.py", "return self.first\n", "return self.first + 1\n", id="a mixin"),
+        pytest.param("flow.py", '{"a": 1}', '{"a": 2}', id="a private attribute of the class"),
+        pytest.param("helpers.py", "by=2", "by=3", id="a default argument"),
+        pytest.param("helpers.py", "RATE = 3", "RATE = 4", id="a constant of another module"),
+        pytest.param("helpers.py", "return x + 1\n", "return x + 2\n", id="a function that a helper calls"),
+        pytest.param("helpers.py", "x * 2", "x * 3", id="a lambda in a dict"),
+        pytest.param("helpers.py", "make(5)", "make(6)", id="the variable of a closure"),
+        pytest.param("helpers.py", "return x + n", "return x - n", id="the function of a closure"),
+        pytest.param("helpers.py", "return x + 100", "return x + 101", id="a function behind functools.cache"),
+        pytest.param("helpers.py", "factor = 4", "factor = 5", id="an attribute of a base class"),
+        pytest.param("helpers.py", "return self.factor", "return -self.factor", id="a method of a base class"),
+        pytest.param("helpers.py", "** 2", "** 3", id="a property of a class"),
+        pytest.param("helpers.py", "depth: int = 3", "depth: int = 4", id="the default of a dataclass"),
+        pytest.param("helpers.py", "Shape(8)", "Shape(9)", id="the state of an object"),
+        pytest.param("data.csv", "1,2", "1,3", id="a file"),
+        pytest.param("helpers.py", "RATE = 3", "RATE = 3\njson.loads('{}')", id="a statement of a module"),
+    ],
+)
+def test_a_change_of_what_the_step_can_reach_changes_its_key(folder: Path, file: str, old: str, new: str) -> None:
+    """Each change by itself, wherever it is."""
+    before = parts(folder, FILES)
+    assert before == parts(folder, FILES)
+    assert old in FILES[file]
+    assert parts(folder, {**FILES, file: FILES[file].replace(old, new)}) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        pytest.param("helpers.py", "    # a comment\n", "\n\n    # another\n", id="a comment"),
+        pytest.param("helpers.py", "deeper(x) * by", "(deeper(\n        x) * by)", id="the layout"),
+        pytest.param("helpers.py", "return x - 1", "return x - 2", id="a function that it doesn't call"),
+        pytest.param("helpers.py", "UNUSED = 17", "UNUSED = 18", id="a constant that it doesn't read"),
+        pytest.param("flow.py", "print(self.result)", "print(-self.result)", id="another step"),
+        pytest.param("flow.py", "self.first = 1", "self.first = 2", id="the step before it"),
+        pytest.param("flow.py", "return 1\n", "return 2\n", id="a method that it doesn't call"),
+        pytest.param("other.py", "return 1", "return 2", id="a module that it doesn't import"),
+    ],
+)
+def test_other_changes_leave_the_key_alone(folder: Path, file: str, old: str, new: str) -> None:
+    """Otherwise nobody would gain by the cache."""
+    before = parts(folder, FILES)
+    assert old in FILES[file]
+    assert parts(folder, {**FILES, file: FILES[file].replace(old, new)}) == before
+
+
+def test_an_environment_variable_that_the_step_names_is_a_part_of_the_key(folder: Path) -> None:
+    """Set, changed and missing are three different keys; variables that it doesn't name don't matter."""
+    found = [parts(folder, FILES, variables) for variables in ({}, {"ATTACKED": "1"}, {"ATTACKED": "2"})]
+    assert found[0] != found[1] != found[2] != found[0]
+    assert parts(folder, FILES, {"ATTACKED": "1", "ANOTHER": "1"}) == found[1]
+
+
+def test_variables_whose_names_are_unknown_make_all_of_them_count(folder: Path) -> None:
+    """The step may read any of them."""
+    files = {**FILES, "flow.py": FLOW.replace('os.environ.get("ATTACKED")', "dict(os.environ)")}
+    assert parts(folder, files, {"A": "1"}) != parts(folder, files, {"A": "2"})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'getattr(helpers, "unre" + "lated")(1)',
+        'eval("helpers.unrelated(1)")',
+        "vars(helpers)['unrelated'](1)",
+        "[f for f in [helpers]][0].unrelated(1)",
+        "__import__('other')",
+        "helpers.json and __import__('importlib').import_module('other')",
+    ],
+)
+def test_code_that_can_reach_anything_has_all_code_in_its_key(folder: Path, line: str) -> None:
+    """A change of what such a line calls by a name that nobody can see is a miss."""
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace("        self.result += math", f"        {line}\n        self.result += math"),
+    }
+    found = plans(folder, files)["work"]
+    assert "all code of the folder" in found.parts
+    assert found.notes
+    assert found.reads is None
+    changed = {**files, "helpers.py": HELPERS.replace("return x - 1", "return x - 2")}
+    assert parts(folder, changed) != found.parts
+
+
+def test_a_module_that_is_imported_when_the_step_runs_counts(folder: Path) -> None:
+    """It isn't loaded yet, so that all code counts."""
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace("        self.result += math", "        import other\n        self.result += math"),
+    }
+    before = parts(folder, files)
+    assert parts(folder, {**files, "other.py": "def nothing(): return 2\n"}) != before
+
+
+def test_a_step_that_calls_another_step_has_its_code_in_the_key(folder: Path) -> None:
+    """The name in ``self.next(…)`` is not a call."""
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace("        self.result += math", "        self.end()\n        self.result += math"),
+    }
+    before = parts(folder, files)
+    changed = {**files, "flow.py": files["flow.py"].replace("print(self.result)", "self.result = 0")}
+    assert parts(folder, changed) != before
+
+
+def test_code_that_values_may_bring_has_a_hash_of_its_own(folder: Path) -> None:
+    """The code of every function and class has it, that of the steps hasn't."""
+    before = plans(folder, FILES)["work"].carried
+    assert (
+        plans(folder, {**FILES, "flow.py": FLOW.replace("self.first = 1", "self.first = 2")})["work"].carried == before
+    )
+    assert plans(folder, {**FILES, "other.py": "def nothing(): return 2\n"})["work"].carried != before
+
+
+def test_the_names_that_the_step_may_read_are_known(folder: Path) -> None:
+    """Unless ``self`` goes where nobody looks."""
+    reads = plans(folder, FILES)["work"].reads
+    assert reads is not None
+    assert {"first", "result", "doubled"} <= set(reads)
+    assert "alpha" not in reads
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace("        self.result += math", "        print(self)\n        self.result += math"),
+    }
+    assert plans(folder, files)["work"].reads is None
+
+
+def test_version_and_environment_are_parts_of_the_key(folder: Path) -> None:
+    """As are options of ``@environment``."""
+    before = parts(folder, FILES)
+    decorated = FLOW.replace("    @cache\n", '    @environment(vars={"X": "1"})\n    @cache(version="2")\n')
+    after = parts(folder, {**FILES, "flow.py": decorated})
+    assert after.keys() - before.keys() == {"version", "@environment"}
+
+
+def test_options_of_the_decorator_are_kept(folder: Path) -> None:
+    decorated = FLOW.replace("    @cache\n", '    @cache(ignore=["first"], max_age="2h")\n')
+    found = plans(folder, {**FILES, "flow.py": decorated})["work"]
+    assert found.ignore == ("first",)
+    assert found.max_age == 7200
+    assert CachePlan.from_document(found.to_document()) == found
+
+
+def test_files_that_change_while_the_flow_is_loaded_make_the_key_unique(folder: Path) -> None:
+    """Nobody knows which of the versions was loaded."""
+    plans(folder, FILES)
+    ahead = time.time() + 3600
+    os.utime(folder / "helpers.py", (ahead, ahead))
+    first, second = parts(folder, FILES), parts(folder, FILES)
+    assert first != second
+
+
+def test_a_file_that_was_written_changes_the_signature(folder: Path) -> None:
+    """Also with the same content, and if its time was set back."""
+    before = plans(folder, FILES)["work"].signature
+    assert plans(folder, FILES)["work"].signature == before
+    status = (folder / "data.csv").stat()
+    (folder / "data.csv").write_text("1,2\n")
+    os.utime(folder / "data.csv", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert plans(folder, FILES)["work"].signature != before
