@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from k8sflow.client import Run
 from k8sflow.storage.cache_index import cache_prefix
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
-from tests.support import HEAD, flow_command, run_flow, write_flow
+from tests import s3server
+from tests.cluster.s3 import S3Server
+from tests.support import HEAD, flow_command, run_flow, run_in, write_flow
 
 CACHED = HEAD.replace("step\n", "cache, catch, current, retry, step\n")
 # Each task writes its name to a file outside of the flow's folder.
@@ -98,7 +102,7 @@ class Runs:
 
     def __init__(self, folder: Path, source: str) -> None:
         self.folder = folder / "flow"
-        self._ran = folder / "ran"
+        self.ran = folder / "ran"
         self.file = write_flow(self.folder, source, head=CACHED)
         (self.folder / "helpers.py").write_text(HELPERS)
 
@@ -110,11 +114,11 @@ class Runs:
 
     def __call__(self, *arguments: str, code: int = 0, command: str = "run", **changes: str) -> list[str]:
         """Run the flow, and return the tasks that have run."""
-        done = flow_command(self.file, command, *arguments, RAN=str(self._ran), **changes)
+        done = flow_command(self.file, command, *arguments, RAN=str(self.ran), **changes)
         assert done.returncode == code, done.stdout + done.stderr
         self.output = done.stdout
-        found = self._ran.read_text().split() if self._ran.exists() else []
-        self._ran.unlink(missing_ok=True)
+        found = self.ran.read_text().split() if self.ran.exists() else []
+        self.ran.unlink(missing_ok=True)
         return sorted(found)
 
     @property
@@ -375,3 +379,39 @@ def test_gc_deletes_entries_with_their_runs(tmp_path: Path) -> None:
     assert not list(runs.store.list_keys(cache_prefix("F")))
     assert runs.run("second")["start"]["0"].data.large == list(range(2000))
     assert "start/0" in runs("--run-id", "third")
+
+
+def test_why_names_the_parts_of_the_key_and_what_changed(tmp_path: Path) -> None:
+    """Between the last two results, and between the last one and the current code; also without the flow's file."""
+    runs = Runs(tmp_path, FLOW)
+    runs("--run-id", "first")
+    runs.edit("helpers.py", "x * 2", "x * 3")
+    runs("--run-id", "second")
+    runs.edit("helpers.py", "x * 3", "x * 4")
+    done = flow_command(runs.file, "cache", "why", "work/1")
+    assert done.returncode == 0, done.stderr
+    assert "The key of F/second/work/1 is made of:" in done.stdout
+    assert "self.input" in done.stdout
+    before, _, now = done.stdout.partition("It differs from the current code")
+    assert "from that of F/first/work/1:\n  changed   function helpers.scale" in before
+    assert "  changed   function helpers.scale" in now
+    program = str(Path(sys.executable).parent / "k8sflow")
+    found = json.loads(run_in(runs.folder, program, "cache", "why", "F/work/1", "--json").stdout)
+    assert found["differences"] == {"function helpers.scale": "changed"}
+    assert found["differences_of_current_code"] is None
+    done = flow_command(runs.file, "cache", "why", "end")
+    assert done.returncode
+    assert "no result of F/end is kept" in done.stderr
+
+
+@pytest.mark.s3
+def test_colleagues_take_each_others_results_from_a_bucket(tmp_path: Path, s3_server: S3Server) -> None:
+    """From another folder of another user, with the same code."""
+    bucket = {"K8SFLOW_ENDPOINT": s3_server.endpoint, "K8SFLOW_ROOT": f"s3://{s3server.BUCKET}/cache"}
+    variables = {**s3server.KEYS, **s3server.NO_FILES, **bucket}
+    mine, theirs = Runs(tmp_path / "mine", FLOW), Runs(tmp_path / "theirs", FLOW)
+    assert mine("--run-id", "first", **variables, USER="ada") == sorted(ALL)
+    theirs.ran = mine.ran  # its name is a part of the key
+    assert theirs("--run-id", "second", **variables, USER="bob") == []
+    assert "cached from F/first/join/0" in theirs.output
+    assert "total 36 low" in theirs.output

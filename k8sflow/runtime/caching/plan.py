@@ -213,12 +213,27 @@ class Planner:
             if each.name == "secrets":
                 is_shown = each.decorator.only_names is not None and each.decorator.only_names(each.options)
                 found["@secrets"] = hashed(repr(sorted(each.options.items())) if is_shown else "")
-        if walk.uses_current:
-            record = self.record
-            found["current"] = hashed([record.user, record.namespace, record.tags, record.flow_decorators])
+        if facts := self._of_run(walk.of_current):
+            found["current"] = hashed(facts)
         if self.started + _START_SECONDS < self._newest[0]:
             found[f"{self._newest[1]}, which changed while the flow was loaded"] = secrets.token_hex(8)
         return found
+
+    def _of_run(self, attributes: set[str]) -> list[Any]:
+        """The facts of the run that attributes of ``current`` show, and that another run may share."""
+        record = self.record
+        known: dict[str, Any] = {
+            "username": record.user,
+            "namespace": [record.user, record.namespace],
+            "tags": [record.user, record.tags],
+            "graph": record.graph.to_document(),
+            "parameter_names": sorted(record.parameters),
+        }
+        found = [
+            value for name, value in known.items() if "*" in attributes or any(name in each for each in attributes)
+        ]
+        is_of_project = any(word in name for name in attributes for word in ("*", "project", "branch", "production"))
+        return found + ([record.flow_decorators] if is_of_project else [])
 
     def _environment(self, walk: Walk, step: str, *, is_here: bool) -> dict[str, str]:
         """The parts that say in which environment the step runs."""

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from k8sflow.executors.fork_server.preload_plan import OURS, is_library
+from k8sflow.flow.current import Current
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.caching.bytecode import CodeFacts, facts_of
 from k8sflow.storage.file_state import hashed
@@ -54,7 +55,8 @@ class Walk:
         self.libraries: set[str] = set()
         self.strings: set[str] = set()
         self.unclear: dict[str, None] = {}
-        self.uses_current = False
+        # The attributes of ``current`` that code loads; all of them where it is passed on as a value.
+        self.of_current: set[str] = set()
 
     # ------------------------------------------------------------------ values
 
@@ -132,7 +134,7 @@ class Walk:
     def _object(self, value: Any, where: str) -> Any:
         kind = type(value)
         if kind.__module__.partition(".")[0] == OURS:
-            self.uses_current |= kind.__name__ == "Current"
+            self.of_current |= {"*"} if kind is Current else set()
             self._library(OURS)
             return kind.__qualname__
         if self._is_own(kind):
@@ -231,7 +233,9 @@ class Walk:
         for word in sorted(facts.dynamic):
             self.unclear[f"{where} uses {word}"] = None
         for first, *attributes in sorted(facts.chains):
-            if first in names:
+            if isinstance(names.get(first), Current) and attributes:
+                self.of_current.add(attributes[0])
+            elif first in names:
                 self._named(names[first], [first, *attributes], 0, f"{names.get('__name__', '')}.{first}")
         for level, name, of in sorted(facts.imports):
             self._imported(_absolute(name, level, names), of, facts, where)

@@ -115,5 +115,5 @@ def test_bash_completes(flow: type[FlowSpec], tmp_path: Path) -> None:
         check=True,
         env=environment(PATH=f"{tmp_path}:{os.environ['PATH']}", K8SFLOW_ROOT=str(tmp_path / "store")),
     )
-    assert asked.stdout.splitlines() == ["resume", "--namespace --n", OLD]
+    assert asked.stdout.splitlines() == ["resume", "--namespace --no-cache --n", OLD]
     assert asked.stderr == ""

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
-from k8sflow.executors.fork_server.preload_plan import is_library
-from k8sflow.flow.compile import compile_flow
-from k8sflow.runtime.caching.plan import Planner
-from k8sflow.runtime.commands.create import fixed_values
-from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.cache_plan import CachePlan
-from k8sflow.storage.in_memory import MemoryStore
-from k8sflow.storage.records import RunRecord
+from tests.unit.runtime.caching.planning import parts, plans
 
 HELPERS = """
 import functools
@@ -110,60 +98,6 @@ class F(Mixin, FlowSpec):
         print(self.result)
 """
 FILES = {"flow.py": FLOW, "helpers.py": HELPERS, "data.csv": "1,2\n", "other.py": "def nothing(): return 1\n"}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    sys.path.insert(0, str(tmp_path))
-    try:
-        yield tmp_path
-    finally:
-        sys.path.remove(str(tmp_path))
-
-
-def plans(
-    folder: Path, files: Mapping[str, str], variables: Mapping[str, str] | None = None, **changes: Any
-) -> dict[str, CachePlan]:
-    """Return the plans of the flow in flow.py, freshly imported."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True, parents=True)
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-    names = {path.name.partition(".")[0] for path in folder.iterdir()}
-    before = dict(sys.modules)
-    sys.dont_write_bytecode, kept = True, sys.dont_write_bytecode
-    importlib.invalidate_caches()
-    try:
-        flow = importlib.import_module("flow").F
-        definition = compile_flow(flow)
-        values = fixed_values(definition, {}, ArtifactStore(MemoryStore(), "F"), {})
-        record = RunRecord("F", "1", "flow.py", values, definition.graph, modules=tuple(sorted(names)))
-        modules = {name: module for name, module in sys.modules.items() if _is_needed(module, folder)}
-        return Planner(
-            definition,
-            replace(record, **changes),
-            folder,
-            variables={} if variables is None else variables,
-            modules=modules,
-            started=time.time() + 60,
-        ).plans()
-    finally:
-        sys.dont_write_bytecode = kept
-        for name in sys.modules.keys() - before.keys():
-            if name.partition(".")[0] in names:
-                del sys.modules[name]
-
-
-def _is_needed(module: object, folder: Path) -> bool:
-    """Report if a module is of the flow's folder, or of a library: those of other tests are none of the flow's."""
-    file = getattr(module, "__file__", None) or ""
-    return isinstance(module, ModuleType) and (file.startswith(str(folder)) or is_library(module))
-
-
-def parts(folder: Path, files: Mapping[str, str], variables: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Return the parts of the key of the step ``work``."""
-    return plans(folder, files, variables)["work"].parts
 
 
 @pytest.mark.parametrize(
@@ -333,3 +267,14 @@ def test_a_file_that_was_written_changes_the_signature(folder: Path) -> None:
     (folder / "data.csv").write_text("1,2\n")
     os.utime(folder / "data.csv", ns=(status.st_atime_ns, status.st_mtime_ns))
     assert plans(folder, FILES)["work"].signature != before
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"), [("current.step_name", False), ("current.username", True), ("[current]", True)]
+)
+def test_the_user_counts_where_the_step_may_read_it(folder: Path, line: str, counts: bool) -> None:
+    """Otherwise colleagues could not take each other's results."""
+    source = FLOW.replace("        self.result += math", f"        {line}\n        self.result += math")
+    files = {**FILES, "flow.py": source.replace("import FlowSpec,", "import FlowSpec, current,")}
+    ada, bob = (plans(folder, files, user=user)["work"].parts for user in ("ada", "bob"))
+    assert (ada != bob) is counts
