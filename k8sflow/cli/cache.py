@@ -15,9 +15,10 @@ from k8sflow.errors import NotFoundError
 
 if TYPE_CHECKING:
     from k8sflow.storage.cache_index import CacheEntry
+    from k8sflow.storage.cache_plan import CachePlan
 
-# The parts that a plan of the current code has; others are those of a task, or of the place where it ran.
-Current = Callable[[str], Mapping[str, str] | None]
+# The plan of the current code: its parts are those of a key apart from those of a task, or of the place where it ran.
+Current = Callable[[str], "CachePlan | None"]
 
 
 def group(scope: Scope, current: Current = lambda _: None) -> click.Group:
@@ -25,7 +26,7 @@ def group(scope: Scope, current: Current = lambda _: None) -> click.Group:
 
     Args:
         scope: The runs.
-        current: The parts of a step's key that follow from the current code; None where it is not at hand.
+        current: The plan of a step that follows from the current code; None where it is not at hand.
     """
     found = click.Group("cache", help="Explain the results that @cache keeps.")
     found.add_command(_why(scope, current))
@@ -38,8 +39,8 @@ def _why(scope: Scope, current: Current) -> click.Command:
     def callback(step: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             flow, name, task = _named(scope, step)
-            last, before = _entries(scope, flow, name, task)
             now = current(name)
+            last, before = _entries(scope, flow, name, task, now)
             if as_json:
                 output.print_json(_document(flow, last, before, now))
             else:
@@ -69,7 +70,9 @@ def _named(scope: Scope, text: str) -> tuple[str, str, str | None]:
     return words[0], words[1], words[2] if words[2:] else None
 
 
-def _entries(scope: Scope, flow: str, step: str, task: str | None) -> tuple[CacheEntry, CacheEntry | None]:
+def _entries(
+    scope: Scope, flow: str, step: str, task: str | None, now: CachePlan | None
+) -> tuple[CacheEntry, CacheEntry | None]:
     """The newest result of a step, and the newest one of the same task of another run.
 
     Raises:
@@ -84,7 +87,9 @@ def _entries(scope: Scope, flow: str, step: str, task: str | None) -> tuple[Cach
             return last, next((entry for entry in others if entry.run != last.run), None)
     raise NotFoundError(
         f"no result of {flow}/{step}{f'/{task}' if task else ''} is kept.",
-        cause="The step is not under @cache, has not finished since, or its output says why its result is not kept.",
+        cause=f"The step is not cached: {'; '.join(now.refused)}."
+        if now is not None and now.refused
+        else "The step is not under @cache, has not finished since, or its output says why its result is not kept.",
         advice="Look at its output with the command logs.",
     )
 
@@ -102,8 +107,9 @@ def differences(parts: Mapping[str, str], before: Mapping[str, str]) -> dict[str
     return found
 
 
-def _of_code(now: Mapping[str, str], last: CacheEntry) -> dict[str, str]:
+def _of_code(plan: CachePlan, last: CacheEntry) -> dict[str, str]:
     """The differences of the current code; the inputs of a task are not known before it runs."""
+    now = {part: found for part, found in plan.parts.items() if part != "current"}
     before = {part: found for part, found in last.parts.items() if part in now or not part.startswith(_OF_TASKS)}
     is_in_pod = any(part.startswith("pod: ") for part in last.parts)
     if is_in_pod:
@@ -115,17 +121,18 @@ _OF_TASKS = ("self.", "inputs", "code that the inputs may use", "pod: ", "curren
 _OF_PLACES = ("python", "package ", "module ", "variable $", "all environment variables")
 
 
-def _document(flow: str, last: CacheEntry, before: CacheEntry | None, now: Mapping[str, str] | None) -> dict[str, Any]:
+def _document(flow: str, last: CacheEntry, before: CacheEntry | None, now: CachePlan | None) -> dict[str, Any]:
     return {
         "task": _pathspec(flow, last),
         "parts": dict(last.parts),
         "before": None if before is None else _pathspec(flow, before),
         "differences": None if before is None else differences(last.parts, before.parts),
         "differences_of_current_code": None if now is None else _of_code(now, last),
+        "current_code_is_not_cached": [] if now is None else list(now.refused),
     }
 
 
-def _print(flow: str, last: CacheEntry, before: CacheEntry | None, now: Mapping[str, str] | None) -> None:
+def _print(flow: str, last: CacheEntry, before: CacheEntry | None, now: CachePlan | None) -> None:
     click.echo(f"The key of {_pathspec(flow, last)} is made of:")
     for part, found in last.parts.items():
         click.echo(f"  {found[:12]:<12}  {part}")
@@ -135,6 +142,8 @@ def _print(flow: str, last: CacheEntry, before: CacheEntry | None, now: Mapping[
         _print_differences(f"from that of {_pathspec(flow, before)}", differences(last.parts, before.parts))
     if now is not None:
         _print_differences("from the current code and its environment", _of_code(now, last))
+        for reason in now.refused:
+            click.echo(f"The current code is not cached: {reason}.")
 
 
 def _print_differences(what: str, found: Mapping[str, str]) -> None:

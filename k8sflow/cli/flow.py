@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -37,6 +37,9 @@ from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder
 from k8sflow.task import streams
+
+if TYPE_CHECKING:
+    from k8sflow.storage.cache_plan import CachePlan
 
 
 def main(instance: FlowSpec) -> None:
@@ -109,7 +112,7 @@ def _group(definition: FlowDefinition) -> click.Group:
         *graphs.commands(definition),
         kubernetes.command(definition),
         batch.command(definition),
-        cache.group(Scope.of_flow(flow), lambda step: _current_parts(definition, step)),
+        cache.group(Scope.of_flow(flow), lambda step: _current_plan(definition, step)),
         *reading.commands(flow),
         completion.command(group, program),
         *_commands_of_pods(definition),
@@ -148,11 +151,11 @@ def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
     ]
 
 
-def _current_parts(definition: FlowDefinition, step: str) -> Mapping[str, str] | None:
-    """The parts of a step's cache key that follow from the current code."""
-    from k8sflow.runtime.caching.current import parts_of_current_code  # noqa: PLC0415  --help needs no runtime
+def _current_plan(definition: FlowDefinition, step: str) -> CachePlan | None:
+    """The plan of ``@cache`` for a step that follows from the current code."""
+    from k8sflow.runtime.caching.current import plan_of_current_code  # noqa: PLC0415  --help needs no runtime
 
-    return parts_of_current_code(definition, step)
+    return plan_of_current_code(definition, step)
 
 
 def _run_command(definition: FlowDefinition) -> click.Command:

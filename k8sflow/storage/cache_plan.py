@@ -14,6 +14,7 @@ class CachePlan:
     Args:
         parts: The hashes of what the key is made of apart from the task's inputs, by what they are.
         carried: The hash of all code that a value may bring with it: a part of the key of a task that reads such a one.
+        carried_refused: Why that code can't be compared with another run's; empty if it can be.
         own_modules: The modules of that code, by their first names.
         reads: The attributes of ``self`` that the step may read; None if it may read any.
         sets: The attributes of ``self`` that it sets or deletes.
@@ -24,10 +25,12 @@ class CachePlan:
         outside: The files with code of the flow that are not in its folder.
         is_taken: False if results are only kept, and none is taken (``--no-cache``).
         notes: Why the key has more in it than the step's own code.
+        refused: Why no result is taken or kept; empty if results are.
     """
 
     parts: Mapping[str, str]
     carried: str = ""
+    carried_refused: tuple[str, ...] = ()
     own_modules: tuple[str, ...] = ()
     reads: tuple[str, ...] | None = None
     sets: tuple[str, ...] = ()
@@ -37,6 +40,7 @@ class CachePlan:
     outside: tuple[str, ...] = ()
     is_taken: bool = True
     notes: tuple[str, ...] = field(default=())
+    refused: tuple[str, ...] = field(default=())
 
     def may_read(self, name: str) -> bool:
         """True if the value of an attribute of ``self`` may matter for the result."""
@@ -49,7 +53,7 @@ class CachePlan:
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> CachePlan:
         """The plan in a JSON document."""
-        lists = ("own_modules", "sets", "ignore", "outside", "notes")
+        lists = ("carried_refused", "own_modules", "sets", "ignore", "outside", "notes", "refused")
         reads = document["reads"]
         return CachePlan(
             **{

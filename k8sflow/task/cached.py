@@ -78,6 +78,8 @@ class Keys:
         if is_join:
             found["inputs"] = self._inputs(plan, spec, refs)
         if any(self._may_carry(ref, plan) for ref in refs):
+            if plan.carried_refused:
+                raise ArtifactError(f"an input may use any code of the flow, and {'; '.join(plan.carried_refused)}.")
             found["code that the inputs may use"] = plan.carried
         return found
 

@@ -415,3 +415,135 @@ def test_colleagues_take_each_others_results_from_a_bucket(tmp_path: Path, s3_se
     assert theirs("--run-id", "second", **variables, USER="bob") == []
     assert "cached from F/first/join/0" in theirs.output
     assert "total 36 low" in theirs.output
+
+
+def test_values_that_a_module_reads_from_elsewhere_are_in_the_key(tmp_path: Path) -> None:
+    """In a private slot, in a dictionary that can't be pickled, and by a class that comes with an artifact."""
+    source = (
+        MARK
+        + """
+class F(FlowSpec):
+    @cache
+    @step
+    def start(self):
+        mark()
+        self.slot = helpers.SLOT.get()
+        self.next(self.table)
+    @cache
+    @step
+    def table(self):
+        mark()
+        self.found = helpers.TABLE["a"]
+        self.next(self.by_name)
+    @cache
+    @step
+    def by_name(self):
+        mark()
+        self.name = getattr(helpers, "RA" + "TE")
+        self.model = helpers.Model()
+        self.next(self.by_artifact)
+    @cache
+    @step
+    def by_artifact(self):
+        mark()
+        self.predicted = self.model.predict()
+        self.next(self.end)
+    @step
+    def end(self):
+        print("RESULT", self.slot, self.found, self.name, self.predicted)
+"""
+    )
+    runs = Runs(tmp_path, source)
+    rate = tmp_path / "rate"
+    (runs.folder / "helpers.py").write_text(
+        f"""
+import pathlib
+from collections import defaultdict
+class Slot:
+    __slots__ = ("__r",)
+    def __init__(self, r): self.__r = r
+    def get(self): return self.__r
+RATE = float(pathlib.Path({str(rate)!r}).read_text())
+SLOT = Slot(float(pathlib.Path({str(rate)!r}).read_text()))
+TABLE = defaultdict(lambda: 0, a=float(pathlib.Path({str(rate)!r}).read_text()))
+class Model:
+    def predict(self): return RATE
+"""
+    )
+    every = ["by_artifact/0", "by_name/0", "start/0", "table/0"]
+    for value in ("1.5", "2.5"):
+        rate.write_text(value)
+        assert runs() == every
+        assert f"RESULT {value} {value} {value} {value}" in runs.output
+        assert runs() == []
+        assert f"RESULT {value} {value} {value} {value}" in runs.output
+
+
+REFUSING = (
+    MARK
+    + """
+import requests
+from k8sflow import Flow, S3
+VALUES = (n for n in [1])
+class F(FlowSpec):
+    @cache
+    @step
+    def start(self):
+        mark()
+        self.values = str(type(helpers.VALUES))
+        self.next(self.client)
+    @cache
+    @step
+    def client(self):
+        mark()
+        self.runs = len(list(Flow("F")))
+        self.next(self.declared)
+    @cache(version=1)
+    @step
+    def declared(self):
+        mark()
+        self.more = len(list(Flow("F")))
+        self.next(self.bucket)
+    @cache
+    @step
+    def bucket(self):
+        mark()
+        import k8sflow
+        self.s3 = k8sflow.S3.__name__
+        self.next(self.web)
+    @cache
+    @step
+    def web(self):
+        mark()
+        self.session = repr(requests.Session)
+        self.next(self.aged)
+    @cache(max_age="1d")
+    @step
+    def aged(self):
+        mark()
+        self.session = repr(requests.Session)
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+"""
+)
+
+
+def test_a_step_that_cannot_be_compared_runs_each_time_and_says_why(tmp_path: Path) -> None:
+    """A generator in a module, the client, S3 and the web; not if the user says how long a result is good."""
+    runs = Runs(tmp_path, REFUSING)
+    (runs.folder / "helpers.py").write_text("VALUES = (n for n in [1])\n")
+    refused = ["bucket/0", "client/0", "start/0", "web/0"]
+    assert set(refused) < set(runs())
+    assert "@cache doesn't keep this result: helpers.VALUES has a builtins.generator, which can't be" in runs.output
+    assert "its code uses k8sflow.client, and what that reads may have changed" in runs.output
+    assert "its code uses k8sflow.s3" in runs.output
+    assert "its code uses requests" in runs.output
+    assert runs() == refused
+    done = flow_command(runs.file, "cache", "why", "client", RAN=str(tmp_path / "ran"))
+    assert done.returncode
+    assert "The step is not cached: its code uses k8sflow.client" in done.stderr
+    runs.edit("flow.py", "@cache(version=1)", "@cache")
+    done = flow_command(runs.file, "cache", "why", "declared", RAN=str(tmp_path / "ran"))
+    assert "The current code is not cached: its code uses k8sflow.client" in done.stdout

@@ -19,6 +19,7 @@ PARALLEL = [parallel.RemoteError, parallel.WorkerDied, parallel.WorkerOutOfMemor
 # Caught inside the package, before they reach a user.
 INTERNAL = {
     "DuplicateKeyError",
+    "HiddenStateError",
     "InitReachedError",
     "LostAnswerError",
     "MissingPeersError",

@@ -1,8 +1,7 @@
-"""The part of a step's key that follows from the code as it is now."""
+"""The plan of ``@cache`` for a step that follows from the code as it is now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from k8sflow.flow.compile import checked
@@ -11,10 +10,11 @@ from k8sflow.runtime.caching.plan import Planner
 from k8sflow.runtime.commands.create import new_record
 from k8sflow.runtime.request import code_folder
 from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.cache_plan import CachePlan
 
 
-def parts_of_current_code(definition: FlowDefinition, step: str) -> Mapping[str, str] | None:
-    """The parts of the key of a step on this machine; None if the step doesn't exist, or has no ``@cache`` in the flow.
+def plan_of_current_code(definition: FlowDefinition, step: str) -> CachePlan | None:
+    """The plan of a step on this machine; None if the step doesn't exist, or has no ``@cache`` in the flow.
 
     Args:
         definition: What the flow declares.
@@ -26,7 +26,4 @@ def parts_of_current_code(definition: FlowDefinition, step: str) -> Mapping[str,
     """
     compiled = checked(definition)
     record = replace(new_record(compiled, dict.fromkeys(compiled.run_values, ArtifactRef("", 0, "", ""))), tags=())
-    found = Planner(compiled, record, code_folder(compiled.flow)).plans().get(step)
-    if found is None:
-        return None
-    return {part: digest for part, digest in found.parts.items() if part != "current"}
+    return Planner(compiled, record, code_folder(compiled.flow)).plans().get(step)

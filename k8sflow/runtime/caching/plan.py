@@ -24,6 +24,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.caching.libraries import versions
+from k8sflow.runtime.caching.outside import readers_in
 from k8sflow.runtime.caching.statements import Statements
 from k8sflow.runtime.caching.walk import Walk
 from k8sflow.storage.cache_plan import CachePlan
@@ -38,6 +39,9 @@ _OF_PODS = (
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Variables that are others in each shell, and in each run.
 _OF_SHELL = frozenset({"_", "OLDPWD", "PWD", "SHLVL", "WINDOWID", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY"})
+_OF_CLASSES = frozenset(
+    {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__"}
+)
 # An interpreter reads no file of the user's before that.
 _START_SECONDS = 0.015
 
@@ -96,19 +100,29 @@ class Planner:
         own_decorators = [found for found in decorations if not registry.is_built_in(found.name)]
         for found in own_decorators:
             walk.add(f"decorator @{found.name}", [found.decorator.around, dict(found.parsed())])
+        self._members(walk, step)
+        readers = readers_in(walk.modules)  # what statements read as a module is imported counts by its value
         self._statements(walk)
         self._members(walk, step)
         is_here = step not in self.record.pods and step not in self.record.batch
+        if walk.unclear:
+            self._variables(walk)
         parts = {**walk.parts, **self._parts(decorations, walk), **self._environment(walk, step, is_here=is_here)}
         if options["version"]:
             parts["version"] = hashed(options["version"])
         if walk.unclear:
             parts["all code of the folder"] = source_hash(self.folder, self._outside, ())
+        if readers and not options["version"] and options["max_age"] is None:
+            walk.refused[
+                f"its code uses {', '.join(sorted(readers))}, and what that reads may have changed: say by "
+                "@cache(version=…) or @cache(max_age=…) for how long a result is good"
+            ] = None
         may_read_any = walk.unclear or own_decorators or self._leaks(walk, method)
         reads = self._reads(walk, step)
         return CachePlan(
             parts=dict(sorted(parts.items())),
-            carried=self._carried,
+            carried=self._carried[0],
+            carried_refused=self._carried[1],
             own_modules=self._own_names,
             reads=None if may_read_any else reads,
             sets=tuple(sorted({name for found in walk.facts for name in found.stores})),
@@ -118,6 +132,7 @@ class Planner:
             outside=self._outside if is_here else (),
             is_taken=self.is_taken and step != self.record.origin_step,  # resume STEP asks for its execution
             notes=tuple(walk.unclear),
+            refused=tuple(walk.refused),
         )
 
     # ------------------------------------------------------------------ code
@@ -286,10 +301,22 @@ class Planner:
         return newest_change(self.folder, self._outside)
 
     @cached_property
-    def _carried(self) -> str:
-        """The hash of all code but that of the steps, which no value can bring with it."""
+    def _carried(self) -> tuple[str, tuple[str, ...]]:
+        """The hash of all code but that of the steps, which no value can bring; and why it can't be compared."""
         steps = {(base.__name__, name) for base in self._bases for name, value in vars(base).items() if is_step(value)}
-        return source_hash(self.folder, self._outside, steps)
+        walk = Walk(self.definition.flow, self.modules)
+        self._variables(walk)
+        source = source_hash(self.folder, self._outside, steps)
+        return hashed([source, sorted(walk.parts.items())]), tuple(walk.refused)
+
+    def _variables(self, walk: Walk) -> None:
+        """Adds all that the user's modules and the flow have, other than steps, for code that may reach any of it."""
+        for module in self._own_modules_loaded:
+            walk.variables(module)
+        for base in self._bases:
+            for name, value in vars(base).items():
+                if not self._is_input(name, value) and not is_step(value) and name not in _OF_CLASSES:
+                    walk.add(f"{base.__name__}.{name}", value)
 
 
 def _is_own(module: object) -> bool:

@@ -7,33 +7,41 @@ the whole folder in it.
 
 from __future__ import annotations
 
-import enum
-import functools
-import io
-import logging
-import pickle
-import re
+import hashlib
 import sys
 import types
-import typing
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from k8sflow.executors.fork_server.preload_plan import OURS, is_library
 from k8sflow.flow.current import Current
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.caching import contents
 from k8sflow.runtime.caching.bytecode import CodeFacts, facts_of
+from k8sflow.runtime.caching.contents import Contents, HiddenStateError, content
+from k8sflow.runtime.caching.origins import (
+    absolute,
+    annotations_of,
+    is_installed,
+    is_named,
+    name_in_library,
+    name_of,
+    without_addresses,
+)
+from k8sflow.runtime.caching.outside import home_of
 from k8sflow.storage.file_state import hashed
 
 # Members of a class that Python makes, or that say nothing about what its code does.
 _OF_PYTHON = frozenset({
-    "__abstractmethods__", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__",
-    "__conditional_annotations__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__",
-    "__firstlineno__", "__match_args__", "__module__", "__orig_bases__", "__parameters__", "__qualname__",
+    "__abstractmethods__", "__annotations_cache__", "__conditional_annotations__", "__dataclass_fields__",
+    "__dataclass_params__", "__dict__", "__doc__", "__firstlineno__", "__module__", "__parameters__", "__qualname__",
     "__static_attributes__", "__type_params__", "__weakref__", "_abc_impl",
 })  # fmt: skip
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
-_MOST_DEPTH = 200
+_PLAIN = (type(None), bool, int, float, complex, str, type(Ellipsis), type(NotImplemented))
+# Modules that exist only in the names of types, which compiled libraries share.
+_OF_COMPILERS = ("_cython_", "pybind11_")
+_MOST_DEPTH = 100
 
 
 class Walk:
@@ -49,12 +57,18 @@ class Walk:
         self._modules = sys.modules if modules is None else modules
         self._digests: dict[int, str] = {}
         self._kept: list[object] = []
-        self._depth = 0
+        self._waiting: deque[tuple[CodeFacts, dict[str, Any], str]] = deque()
+        self._is_following = False
+        self._within: dict[int, int] = {}
         self.parts: dict[str, str] = {}
         self.facts: list[CodeFacts] = []
         self.libraries: set[str] = set()
+        self.modules: set[str] = set()
         self.strings: set[str] = set()
+        # By what code reaches more than can be seen: all code of the folder counts then.
         self.unclear: dict[str, None] = {}
+        # What can't be compared with what another run has: no result can be taken then.
+        self.refused: dict[str, None] = {}
         # The attributes of ``current`` that code loads; all of them where it is passed on as a value.
         self.of_current: set[str] = set()
 
@@ -73,160 +87,155 @@ class Walk:
             value: The value.
             where: What it is, for people.
         """
+        kind = type(value)
         if isinstance(value, str):
-            self.strings.add(value)
-        if type(value) in _PLAIN:
-            return hashed([type(value).__name__, repr(value)])
-        if id(value) in self._digests:
-            return self._digests[id(value)]
-        self._kept.append(value)  # so that its id is not used again
-        self._digests[id(value)] = hashed(["again", type(value).__name__])  # within itself
-        self._depth += 1
-        try:
-            if self._depth > _MOST_DEPTH:
-                self.unclear[f"{where} is nested too deeply"] = None
-                return ""
-            found = hashed([type(value).__qualname__, self._shape(value, where)])
-        finally:
-            self._depth -= 1
-        self._digests[id(value)] = found
+            self.strings.add(str.__str__(value))
+        if kind in _PLAIN:
+            return hashed([kind.__name__, repr(value)])
+        if kind is bytes:
+            return hashed(["bytes", hashlib.sha256(value).hexdigest()])  # type: ignore[arg-type]
+        if id(value) in self._within:
+            return hashed(["again", len(self._within) - self._within[id(value)]])
+        if id(value) not in self._digests:
+            self._kept.append(value)  # so that its id is not used again
+            self._within[id(value)] = len(self._within)
+            try:
+                shape = self._too_deep(where) if len(self._within) > _MOST_DEPTH else self._shape(value, where)
+                self._digests[id(value)] = hashed([kind.__module__, kind.__qualname__, shape])
+            finally:
+                del self._within[id(value)]
+        found = self._digests[id(value)]
+        self._follow()
         return found
 
-    def _shape(self, value: Any, where: str) -> Any:  # noqa: PLR0911, PLR0912, C901  one case for each kind of value
+    def _too_deep(self, where: str) -> str:
+        self.refused[f"{where} is nested too deeply to be compared"] = None
+        return ""
+
+    def _follow(self) -> None:
+        """Follows the names in functions that were found; one after the other, since they may form long chains."""
+        if self._within or self._is_following:
+            return
+        self._is_following = True
+        while self._waiting:
+            self._reached(*self._waiting.popleft())
+        self._is_following = False
+
+    def _shape(self, value: Any, where: str) -> Any:
         match value:
-            case list() | tuple() if type(value) in {list, tuple}:
-                return [self.digest(each, where) for each in value]
-            case dict() | types.MappingProxyType() if type(value) in {dict, types.MappingProxyType}:
-                return [[self.digest(key, where), self.digest(each, where)] for key, each in value.items()]
-            case set() | frozenset() if type(value) in {set, frozenset}:
-                return sorted(self.digest(each, where) for each in value)
             case types.FunctionType():
                 return self._function(value)
-            case types.MethodType():
-                return [self.digest(value.__func__, where), self.digest(value.__self__, where)]
+            case types.CodeType():
+                return self._code(value, where)
             case types.BuiltinFunctionType() if value.__self__ is None or isinstance(value.__self__, types.ModuleType):
                 self._library(value.__module__ or "builtins")
                 return [value.__module__, value.__qualname__]
             case types.ModuleType():
                 return self._module(value, where)
-            case type():
+            case type() if issubclass(type(value), type):  # Python 3.10 takes list[int] for a class
                 return self._class(value, where)
-            case re.Pattern():
-                return [str(value.pattern), value.flags]
-            case logging.Logger():
-                return value.name
-            case enum.Enum():
-                return [self.digest(type(value), where), value.name, self.digest(value.value, where)]
-            case property():
-                return [self.digest(each, where) for each in (value.fget, value.fset, value.fdel)]
-            case staticmethod() | classmethod():
-                return self.digest(value.__func__, where)
-            case functools.cached_property():
-                return self.digest(value.func, where)
-            case functools.partial():
-                return [self.digest(each, where) for each in (value.func, value.args, value.keywords)]
-            case functools.partialmethod():
-                return [self.digest(each, where) for each in (value.func, value.args, value.keywords)]
-            case _ if _is_typing(value):
-                return repr(value)
-        return self._object(value, where)
+        return self._value(value, where)
 
-    def _object(self, value: Any, where: str) -> Any:
+    def _value(self, value: Any, where: str) -> Any:
         kind = type(value)
-        if kind.__module__.partition(".")[0] == OURS:
+        if contents.is_without_state(value) or kind is Current:
             self.of_current |= {"*"} if kind is Current else set()
-            self._library(OURS)
-            return kind.__qualname__
+            return ""
+        known = contents.of_known(value) or contents.of_typing(value)
+        if known is not None:
+            return self._each(known, where)
         if self._is_own(kind):
             return [self.digest(kind, where), self._state(value, where)]
         self._library(kind.__module__)
-        if kind.__module__ == "functools" and isinstance(
-            wrapped := getattr(value, "__wrapped__", None), types.FunctionType
-        ):
-            return self.digest(wrapped, where)  # functools.cache
-        return self._pickled(value, where)
+        if kind.__module__ == "functools" and hasattr(value, "__wrapped__"):
+            return self._each(Contents([*vars(value).items()]), where)  # functools.cache
+        try:
+            return self._each(contents.reduced(value), where)
+        except HiddenStateError:
+            return self._state(value, where)
+
+    def _each(self, found: Contents, where: str) -> list[str]:
+        digests = [self.digest(each, where) for each in found.values]
+        return digests if found.is_ordered else sorted(digests)
 
     def _state(self, value: Any, where: str) -> Any:
-        """The attributes of an object of the user's class, and what it holds by being a container."""
-        slots = [name for base in type(value).__mro__ for name in _listed(vars(base).get("__slots__", ()))]
-        found = {name: getattr(value, name) for name in slots if hasattr(value, name) and name != "__dict__"}
-        found |= getattr(value, "__dict__", {})
-        content: list[Any] = [[name, self.digest(each, where)] for name, each in sorted(found.items())]
-        for base, copy in ((dict, dict), (list, list), (tuple, tuple), (set, set), (frozenset, frozenset)):
-            if isinstance(value, base):
-                content.append(self.digest(copy(value), where))
-        plain = next((base for base in (str, bytes, int, float) if isinstance(value, base)), None)
-        content.append("" if plain is None else plain.__repr__(value))
-        if isinstance(value, BaseException) or "__reduce__" in _members(type(value)):
-            content.append(self._pickled(value, where))
-        return content
-
-    def _pickled(self, value: object, where: str) -> str:
-        """The pickle of an object of a library, with the user's functions and classes in it."""
-        buffer = io.BytesIO()
-        pickler = _Pickler(buffer)
+        """The attributes of an object, and what it holds by its bases."""
         try:
-            pickler.dump(value)
-        except Exception as error:  # noqa: BLE001  an object may refuse in any way
-            name = f"{type(value).__module__}.{type(value).__qualname__}"
-            self.unclear[f"{where} is a {name}, which can't be compared: {type(error).__name__}"] = None
+            return [self._each(each, where) for each in contents.of_own(value, self._is_own)]
+        except HiddenStateError as error:
+            if (name := name_in_library(value)) is not None:
+                return name
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            self.refused[f"{where} has a {kind}, which can't be compared with that of another run ({error})"] = None
             return ""
-        return hashed([buffer.getvalue().hex(), *(self.digest(each, where) for each in pickler.named)])
 
     # ------------------------------------------------------------------ functions, classes and modules
 
     def _is_own(self, value: Any) -> bool:
-        """True if a function or a class is the user's."""
-        name = getattr(value, "__module__", None)
+        """True if a function or a class is the user's, whatever ``functools.wraps`` has written to it."""
+        is_function = isinstance(value, types.FunctionType)
+        name = value.__globals__.get("__name__") if is_function else getattr(value, "__module__", None)
         module = self._modules.get(name) if isinstance(name, str) else None
-        if module is None:
-            return name is not None and name != "builtins" and not self._is_of_library_file(value)
-        return not is_library(module)
-
-    def _is_of_library_file(self, value: Any) -> bool:
-        return str(getattr(value, "__module__", "")).partition(".")[0] in {OURS, *sys.stdlib_module_names}
+        if module is not None:
+            is_own = not is_library(module)
+        else:
+            first = str(name).partition(".")[0]
+            is_own = is_function if name is None else first not in {OURS, *sys.stdlib_module_names}
+            is_own &= not first.startswith(_OF_COMPILERS)
+        if is_own or not isinstance(value, type) or is_named(value):
+            return is_own
+        return any(self._is_own(each) for each in vars(value).values() if isinstance(each, types.FunctionType))
 
     def _library(self, module: str | None) -> None:
+        """Notes that something of a library is used."""
         if module:
             self.libraries.add(module.partition(".")[0])
+            self.modules.add(module)
 
     def _function(self, function: types.FunctionType) -> Any:
         name = f"{function.__module__}.{function.__qualname__}"
+        held = [
+            function.__defaults__,
+            function.__kwdefaults__,
+            [content(cell) for cell in function.__closure__ or ()],
+            {key: each for key, each in vars(function).items() if not key.startswith("__k8sflow")},
+        ]
         if not self._is_own(function):
-            self._library(function.__module__)
-            # A wrapper that a library has put around the user's function.
-            inner = [c for c in map(_content, function.__closure__ or ()) if self._is_code(c)]
-            if (wrapped := getattr(function, "__wrapped__", None)) is not None:
-                inner.append(wrapped)
-            return [name, *(self.digest(each, name) for each in inner)]
-        facts = facts_of(function.__code__)
+            self._library(function.__globals__.get("__name__"))
+            # What no name of the library leads to is something that it has made of the user's.
+            return [name, *(self._each(Contents(held), name) if not is_named(function) else ())]
+        facts = self._code_facts(function.__code__)
+        self._waiting.append((facts, function.__globals__, name))
+        annotations = sorted((key, name_of(each)) for key, each in annotations_of(function).items())
+        return self._part(f"function {name}", hashed([facts.shape, annotations, *self._each(Contents(held), name)]))
+
+    def _code_facts(self, code: types.CodeType) -> CodeFacts:
+        facts = facts_of(code)
         self.facts.append(facts)
         self.strings |= facts.strings
-        shape = [
-            facts.shape,
-            self.digest(function.__defaults__, name),
-            self.digest(function.__kwdefaults__, name),
-            [self.digest(_content(cell), name) for cell in function.__closure__ or ()],
-            {key: self.digest(each, name) for key, each in vars(function).items() if not key.startswith("__k8sflow")},
-        ]
-        self._reached(facts, function.__globals__, name)
-        return self._part(f"function {name}", hashed(shape))
+        return facts
+
+    def _code(self, code: types.CodeType, where: str) -> Any:
+        self.unclear[f"{where} has code that may run anywhere"] = None
+        return self._code_facts(code).shape
 
     def _part(self, label: str, found: str) -> str:
         """Adds the hash of a function or a class; several may have one name."""
         self.parts[label] = hashed([self.parts[label], found]) if label in self.parts else found
         return found
 
-    def _is_code(self, value: object) -> bool:
-        return isinstance(value, (types.FunctionType, types.MethodType, type)) and self._is_own(value)
-
     def code(self, label: str, code: types.CodeType, names: dict[str, Any]) -> None:
         """Adds a piece of a module's code."""
-        facts = facts_of(code)
-        self.facts.append(facts)
-        self.strings |= facts.strings
+        facts = self._code_facts(code)
         self.parts[label] = hashed(facts.shape)
-        self._reached(facts, names, label)
+        self._waiting.append((facts, names, label))
+        self._follow()
+
+    def variables(self, module: types.ModuleType) -> None:
+        """Adds all that a module of the user's has."""
+        for name, value in list(vars(module).items()):
+            if not (name.startswith("__") and name.endswith("__")) and not isinstance(value, types.ModuleType):
+                self._labelled(f"{module.__name__}.{name}", value)
 
     def _reached(self, facts: CodeFacts, names: dict[str, Any], where: str) -> None:
         """Follows the globals that code loads, and what it imports."""
@@ -236,16 +245,17 @@ class Walk:
             if isinstance(names.get(first), Current) and attributes:
                 self.of_current.add(attributes[0])
             elif first in names:
+                self._set_in_library(facts, names[first], attributes)
                 self._named(names[first], [first, *attributes], 0, f"{names.get('__name__', '')}.{first}")
         for level, name, of in sorted(facts.imports):
-            self._imported(_absolute(name, level, names), of, facts, where)
+            self._imported(absolute(name, level, names), of, facts, where)
 
     def _named(self, value: Any, chain: list[str], position: int, label: str) -> None:
         """Follows a global, and the attributes of modules that the code loads from it."""
         if not isinstance(value, types.ModuleType):
             self._labelled(label, value)
         elif is_library(value):
-            self._library(value.__name__)
+            self._in_library(value, chain[position + 1 :])
         elif position + 1 == len(chain):
             self.unclear[f"the module {value.__name__} is used as a value"] = None
         elif chain[position + 1] in vars(value):
@@ -253,6 +263,31 @@ class Walk:
             self._named(member, chain, position + 1, f"{value.__name__}.{chain[position + 1]}")
         else:
             self.unclear[f"{value.__name__}.{chain[position + 1]} is not known before it is used"] = None
+
+    def _in_library(self, module: types.ModuleType, attributes: list[str]) -> None:
+        """Notes the modules of a library on the way to what code uses of it."""
+        self._library(module.__name__)
+        for name in attributes:
+            self._library(home_of(module.__name__, name))
+            member = vars(module).get(name)
+            if not isinstance(member, types.ModuleType):
+                return
+            module = member
+            self._library(module.__name__)
+
+    def _set_in_library(self, facts: CodeFacts, value: Any, attributes: list[str]) -> None:
+        """Adds what the code has set in a library's module or class."""
+        for name in ["", *attributes]:
+            value = vars(value).get(name) if name else value
+            if isinstance(value, types.ModuleType):
+                is_own = not is_library(value)
+            elif isinstance(value, type):
+                is_own = self._is_own(value)
+            else:
+                return
+            for each in sorted(facts.stores & vars(value).keys()) if not is_own else ():
+                label = f"{value.__name__}.{each}"
+                self.parts[f"variable {label}"] = self.digest(vars(value)[each], label)
 
     def _labelled(self, label: str, value: Any) -> None:
         """Adds a global; functions and classes have parts of their own."""
@@ -264,8 +299,11 @@ class Walk:
     def _imported(self, name: str, of: tuple[str, ...], facts: CodeFacts, where: str) -> None:
         first = name.partition(".")[0]
         module = self._modules.get(name)
-        if is_library(module) if module is not None else _is_installed(first):
-            self._library(first)
+        if is_library(module) if module is not None else is_installed(first):
+            self._library(name)
+            for member in of or facts.names if name == OURS or of else ():
+                home = home_of(name, member)
+                self._library(home if home != name else f"{name}.{member}")
         elif module is None:
             self.unclear[f"{where} imports {name} when it runs"] = None
         else:
@@ -300,6 +338,7 @@ class Walk:
             [self.digest(base, name) for base in kind.__mro__[1:]],
             self.digest(type(kind), name) if type(kind) is not type else "",
             [[key, self._member(each, name)] for key, each in sorted(members.items())],
+            without_addresses(str(kind.__doc__)),
             self._fields(kind, name),
         ])  # fmt: skip
         return self._part(f"class {name}", found)
@@ -315,67 +354,10 @@ class Walk:
         found = []
         for name, each in fields.items():
             defaults = [value for value in (each.default, each.default_factory) if not _is_missing(value)]
-            found.append([name, str(each.type), [self.digest(value, where) for value in defaults]])
+            defaults += [dict(each.metadata)]
+            found.append([name, name_of(each.type), [self.digest(value, where) for value in defaults]])
         return found
-
-
-class _Pickler(pickle.Pickler):
-    """Notes the functions and classes that a pickle names, and does not contain."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=4)
-        self.named: list[Any] = []
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (types.FunctionType, type)):
-            self.named.append(obj)
-        return NotImplemented
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not set yet
-        return None
-
-
-def _members(kind: type) -> set[str]:
-    """The names of what a class and its bases, other than ``object``, define."""
-    return {name for base in kind.__mro__ if base is not object for name in vars(base)}
-
-
-def _listed(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _is_missing(value: object) -> bool:
     return type(value).__name__ == "_MISSING_TYPE"
-
-
-def _is_typing(value: object) -> bool:
-    return (
-        isinstance(value, (types.GenericAlias, types.UnionType, typing.TypeVar)) or type(value).__module__ == "typing"
-    )
-
-
-def _absolute(name: str, level: int, names: Mapping[str, Any]) -> str:
-    if not level:
-        return name
-    package = str(names.get("__package__") or names.get("__name__", ""))
-    base = package.rsplit(".", level - 1)[0] if level > 1 else package
-    return f"{base}.{name}" if name else base
-
-
-def _is_installed(name: str) -> bool:
-    """True if a module that is not loaded is in an installed package, or comes with Python."""
-    if name in {OURS, *sys.stdlib_module_names}:
-        return True
-    from importlib.machinery import PathFinder  # noqa: PLC0415  few steps import as they run
-
-    from k8sflow.executors.fork_server.preload_plan import is_library_file  # noqa: PLC0415
-
-    spec = PathFinder.find_spec(name)
-    if spec is None:
-        return False
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    return bool(places) and all(is_library_file(each) for each in places)

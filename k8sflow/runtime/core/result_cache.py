@@ -57,7 +57,14 @@ class ResultCache:
             tasks: Tasks of one step.
         """
         plan = self._keys.record.cache.get(tasks[0].name.step)
-        if plan is None or not plan.is_taken or tasks[0].attempt or tasks[0].nodes > 1 or not self._is_current(plan):
+        if (
+            plan is None
+            or not plan.is_taken
+            or plan.refused
+            or tasks[0].attempt
+            or tasks[0].nodes > 1
+            or not self._is_current(plan)
+        ):
             yield [], tasks
             return
         for start in range(0, len(tasks), _AT_A_TIME):

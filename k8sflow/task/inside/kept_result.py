@@ -24,6 +24,9 @@ def keep_result(flow: type[FlowSpec], keys: Keys, plan: CachePlan, spec: TaskSpe
     """
     if spec.nodes > 1:
         return
+    if plan.refused:
+        _say("; ".join(plan.refused))
+        return
     try:
         if plan.signature:
             folder = script_of(flow).folder

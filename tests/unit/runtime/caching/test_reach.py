@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.runtime.caching.planning import parts
+from tests.unit.runtime.caching.planning import parts, plans
 
 # Name, the code of helpers.py with {0} where it changes, and the expression in the step.
 WAYS = {
@@ -106,8 +106,175 @@ WAYS = {
         ),
         "helpers.C().a",
     ),
+    "a mangled slot": (
+        (
+            "class S:\n    __slots__ = ('__a',)\n    def __init__(self): self.__a = {0}\n"
+            "    def get(self): return self.__a\n"
+            "s = S()\n"
+        ),
+        "helpers.s.get()",
+    ),
+    "a mangled slot of a base": (
+        (
+            "class B:\n    __slots__ = ('__a',)\n    def __init__(self): self.__a = {0}\n"
+            "    def get(self): return self.__a\n"
+            "class S(B):\n    __slots__ = ('__a',)\ns = S()\n"
+        ),
+        "helpers.s.get()",
+    ),
+    "a defaultdict that can't be pickled": (
+        "from collections import defaultdict\nd = defaultdict(lambda: 0, a={0})\n",
+        "helpers.d['a']",
+    ),
+    "the factory of a defaultdict": (
+        "from collections import defaultdict\nd = defaultdict(lambda: {0})\n",
+        "helpers.d['a']",
+    ),
+    "a counter": ("from collections import Counter\nd = Counter(a={0})\n", "helpers.d['a']"),
+    "an ordered dict": ("from collections import OrderedDict\nd = OrderedDict(a={0})\n", "helpers.d['a']"),
+    "a deque": ("from collections import deque\nd = deque([1, {0}])\n", "helpers.d[1]"),
+    "a deque's length": ("from collections import deque\nd = deque([1], {0})\n", "helpers.d.maxlen"),
+    "a chain map": ("from collections import ChainMap\nd = ChainMap(dict(a={0}))\n", "helpers.d['a']"),
+    "a namespace": (
+        "from types import SimpleNamespace\nd = SimpleNamespace(a={0}, f=lambda: 1)\n",
+        "helpers.d.a",
+    ),
+    "a named tuple": (
+        "from collections import namedtuple\nT = namedtuple('T', 'a')\nd = T({0})\n",
+        "helpers.d.a",
+    ),
+    "a default of a named tuple": (
+        "from collections import namedtuple\nT = namedtuple('T', 'a', defaults=[{0}])\n",
+        "helpers.T().a",
+    ),
+    "a complex number": ("class C(complex): pass\nc = C(1, {0})\n", "helpers.c.imag"),
+    "a float": ("class C(float):\n    def __repr__(self): return 'C'\nc = C({0})\n", "helpers.c + 1"),
+    "a string": ("class C(str):\n    def __str__(self): return 'C'\nc = C('{0}')\n", "helpers.c + 'x'"),
+    "bytes": ("class C(bytes): pass\nc = C(b'{0}')\n", "helpers.c + b'x'"),
+    "a bytearray": ("c = bytearray(b'{0}')\n", "helpers.c + b'x'"),
+    "an array of the user's class": (
+        "import numpy\nclass A(numpy.ndarray): pass\na = numpy.array([1, {0}]).view(A)\n",
+        "int(helpers.a[1])",
+    ),
+    "a data frame of the user's class": (
+        "import pandas\nclass A(pandas.DataFrame): pass\na = A({{'a': [1, {0}]}})\n",
+        "len(helpers.a)",
+    ),
+    "a number of numpy": ("import numpy\na = numpy.float64({0})\n", "float(helpers.a)"),
+    "a list in an array": (
+        "import numpy\na = numpy.array([None, {{'a': lambda: {0}}}], dtype=object)\n",
+        "helpers.a[1]['a']()",
+    ),
+    "a series": ("import pandas\na = pandas.Series(['a', 'b{0}'])\n", "helpers.a[1]"),
+    "a property's own class": (
+        (
+            "class P(property):\n    def __init__(self, f, n):\n        super().__init__(f)\n        self.n = n\n"
+            "    def __get__(self, o, t=None): return self.n\nclass C:\n    p = P(len, {0})\nc = C()\n"
+        ),
+        "helpers.c.p",
+    ),
+    "a static method's own class": (
+        (
+            "class S(staticmethod):\n    n = 0\n    def __get__(self, o, t=None): return self.n\n"
+            "s = S(len)\ns.n = {0}\nclass C:\n    p = s\n"
+        ),
+        "helpers.C.p",
+    ),
+    "a partial's own class": (
+        "import functools\nclass P(functools.partial):\n    def __call__(self): return self.n\np = P(len)\np.n = {0}\n",
+        "helpers.p()",
+    ),
+    "a partial method": (
+        "import functools\nclass C:\n    def f(self, n): return n\n    g = functools.partialmethod(f, {0})\n",
+        "helpers.C().g()",
+    ),
+    "a cached property": (
+        "import functools\nclass C:\n    @functools.cached_property\n    def f(self): return {0}\n",
+        "helpers.C().f",
+    ),
+    "a cached property's own class": (
+        (
+            "import functools\nclass P(functools.cached_property): pass\ndef f(self): return 1\np = P(f)\np.n = {0}\n"
+            "class C:\n    q = p\n"
+        ),
+        "vars(helpers.C)['q'].n",
+    ),
+    "a logger's own class": (
+        "import logging\nclass L(logging.Logger):\n    pass\nlog = L('x')\nlog.n = {0}\n",
+        "helpers.log.n",
+    ),
+    "an element of an enum with state": (
+        "import enum\nclass E(enum.Enum):\n    A = 1\n    def __init__(self, n): self.n = {0}\nE.A.m = {0}\n",
+        "helpers.E.A.m",
+    ),
+    "a wrapper of a library without its function's name": (
+        "from contextlib import ExitStack\nimport this_library\nf = this_library.wrapped({0})\n",
+        "helpers.f()",
+    ),
+    "a list in a wrapper of a library": ("import this_library\nf = this_library.wrapped([{0}])\n", "helpers.f()"),
+    "a partial in a wrapper of a library": (
+        "import this_library, functools\nf = this_library.wrapped(functools.partial(max, {0}))\n",
+        "helpers.f()(1)",
+    ),
+    "an object of a library that refuses to be pickled": (
+        "import this_library\no = this_library.Refuses(lambda: {0})\n",
+        "helpers.o.value()",
+    ),
+    "a function with the name of a library's": (
+        "import functools, json\n@functools.wraps(json.dumps)\ndef f(x): return {0}\n",
+        "helpers.f(1)",
+    ),
+    "a class that is created as the module is imported": (
+        "import types\nC = types.new_class('C', (), {{}}, lambda n: n.update(f=lambda self: {0}))\n",
+        "helpers.C().f()",
+    ),
+    "a dataclass that is created as the module is imported": (
+        "import dataclasses\nC = dataclasses.make_dataclass('C', [('a', int, dataclasses.field(default={0}))])\n",
+        "helpers.C().a",
+    ),
+    "the metadata of a field": (
+        (
+            "import dataclasses\n@dataclasses.dataclass\nclass C:\n"
+            "    a: int = dataclasses.field(default=1, metadata=dict(n={0}))\n"
+        ),
+        "helpers.C.__dataclass_fields__['a'].metadata['n']",
+    ),
+    "an annotation of a class": (
+        "import typing\nclass C:\n    a: typing.Annotated[int, {0}]\n",
+        "typing.get_type_hints(helpers.C, include_extras=True)['a'].__metadata__",
+    ),
+    "the order in a class pattern": (
+        "class C:\n    __match_args__ = ('a{0}',)\n",
+        "helpers.C.__match_args__",
+    ),
+    "a weak reference": (
+        "import weakref\nclass C: pass\nc = C()\nc.a = {0}\nr = weakref.ref(c)\n",
+        "helpers.r().a",
+    ),
+    "a value in a library": (
+        "import this_library as lib\ndef load(): return int('{0}')\nlib.rate = load()\ndef f(): return lib.rate\n",
+        "helpers.f()",
+    ),
+    "an iterator": ("import itertools\ni = itertools.count({0})\n", "next(helpers.i)"),
+    "a method of a list": ("a = [{0}]\nf = a.pop\n", "helpers.f()"),
+    "a path": ("from pathlib import Path\np = Path('{0}')\n", "str(helpers.p)"),
+    "a date": ("import datetime\nd = datetime.date(2000, 1, 1) + datetime.timedelta({0})\n", "str(helpers.d)"),
+    "an end of a long chain of functions": (
+        "\n".join(f"def f{n}(): return f{n + 1}()" for n in range(400)) + "\ndef f400(): return {0}\n",
+        "helpers.f0()",
+    ),
 }
+LIBRARY = """
+def call(x): return x
+def wrapped(value):
+    def inner(): return value
+    return inner
+class Refuses:
+    def __init__(self, value): self.value = value
+    def __reduce_ex__(self, protocol): raise TypeError("no")
+"""
 FLOW = """
+import typing
 import helpers
 from k8sflow import FlowSpec, cache, step
 
@@ -139,10 +306,66 @@ def test_a_change_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch, name: s
         )
     library = folder / "site-packages"
     library.mkdir()
-    (library / "this_library.py").write_text("def call(x): return x\n")
+    (library / "this_library.py").write_text(LIBRARY)
     monkeypatch.syspath_prepend(library)
     found = [
         parts(folder, {"flow.py": source, "helpers.py": code.format(value)}, step="start") for value in (11, 11, 22)
     ]
     assert found[0] == found[1]
     assert found[0] != found[2]
+
+
+REFUSED = {
+    "a generator": ("g = (n for n in [1])\n", "next(helpers.g)"),
+    "a view of memory": ("f = memoryview(b'1')\n", "helpers.f[0]"),
+    "values of a thread": ("import threading\nv = threading.local()\nv.a = 1\n", "helpers.v.a"),
+    "a deep list": ("d = 1\nfor _ in range(300): d = [d]\n", "helpers.d"),
+    "a value inside of an object": (
+        "class C:\n    def __init__(self): self.a = dict(g=(n for n in [1]))\nc = C()\n",
+        "helpers.c.a",
+    ),
+    "what a method hides": (
+        (
+            "import collections\nfrom array import array\nclass A(array):\n    def __reduce_ex__(self, p): return 'x'\n"
+            "a = A('i', [1])\n"
+        ),
+        "helpers.a[0]",
+    ),
+    "a value that getattr may reach": ("g = (n for n in [1])\n", "getattr(helpers, 'x' + 'y', 1)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_compared_is_never_taken(folder: Path, name: str) -> None:
+    """The reason says what it is, by its name."""
+    code, expression = REFUSED[name]
+    source = FLOW.replace("EXPRESSION", expression)
+    found = plans(folder, {"flow.py": source, "helpers.py": code})["start"]
+    assert found.refused
+    assert "helpers." in found.refused[0]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import threading\nv = threading.Lock()\n",
+        "import threading\nv = threading.Event()\n",
+        "import threading\nclass C:\n    def __init__(self): self.lock = threading.RLock()\nv = C()\n",
+        "import logging\nv = logging.getLogger('x')\n",
+        "import typing\nv = typing.Optional[int]\nT = typing.TypeVar('T')\n",
+        "import abc\nclass C(abc.ABC):\n    @abc.abstractmethod\n    def f(self): ...\nv = C\n",
+        "import sys\nclass C:\n    out = sys.stdout\nv = C()\n",
+        "import random\nv = random.Random(1)\n",
+        "import re, uuid, decimal\nv = [re.compile('x'), uuid.UUID(int=1), decimal.Decimal(1), open, len, print]\n",
+        "import numpy, pandas\nv = [numpy.sum, numpy.add, numpy.dtype('f8'), pandas.Timestamp(0), numpy.random]\n",
+        "import functools\n@functools.singledispatch\ndef v(x): return 1\n",
+        "import weakref\nclass C: pass\nc = C()\nv = weakref.WeakKeyDictionary({c: 1})\n",
+        "import sklearn.linear_model\nv = sklearn.linear_model.LinearRegression()\n",
+    ],
+)
+def test_usual_values_can_be_compared(folder: Path, code: str) -> None:
+    """A step that uses one of them is cached, and has the same key in the next run."""
+    files = {"flow.py": FLOW.replace("EXPRESSION", "helpers.v"), "helpers.py": code}
+    one, two = (plans(folder, files)["start"] for _ in range(2))
+    assert not one.refused
+    assert one.parts == two.parts
