@@ -117,8 +117,13 @@ def _of_code(plan: CachePlan, last: CacheEntry) -> dict[str, str]:
     return differences(now, before)
 
 
-_OF_TASKS = ("self.", "inputs", "code that the inputs may use", "pod: ", "current")
-_OF_PLACES = ("python", "package ", "module ", "variable $", "all environment variables")
+_OF_TASKS = (
+    "self.", "inputs", "code that the inputs may use", "packages that the inputs may use", "pod: ", "current",
+)  # fmt: skip
+_OF_PLACES = (
+    "python", "platform", "package ", "module ", "variable $", "all environment variables", "file /", "time zone",
+    "cores and memory",
+)  # fmt: skip
 
 
 def _document(flow: str, last: CacheEntry, before: CacheEntry | None, now: CachePlan | None) -> dict[str, Any]:

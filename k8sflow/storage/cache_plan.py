@@ -15,6 +15,8 @@ class CachePlan:
         parts: The hashes of what the key is made of apart from the task's inputs, by what they are.
         carried: The hash of all code that a value may bring with it: a part of the key of a task that reads such a one.
         carried_refused: Why that code can't be compared with another run's; empty if it can be.
+        is_here: True if the tasks run on this machine, with its libraries.
+        of_task: True if the step reads ``current.task_id``.
         own_modules: The modules of that code, by their first names.
         reads: The attributes of ``self`` that the step may read; None if it may read any.
         sets: The attributes of ``self`` that it sets or deletes.
@@ -22,7 +24,7 @@ class CachePlan:
         max_age: The most seconds since the result was created; None for any age.
         signature: The state of the files from which tasks on this machine run (``storage/package.py``); empty for a
             step whose tasks run from the code package.
-        outside: The files with code of the flow that are not in its folder.
+        outside: The files with code of the flow that are not in its folder, and those that its code names.
         is_taken: False if results are only kept, and none is taken (``--no-cache``).
         notes: Why the key has more in it than the step's own code.
         refused: Why no result is taken or kept; empty if results are.
@@ -31,6 +33,8 @@ class CachePlan:
     parts: Mapping[str, str]
     carried: str = ""
     carried_refused: tuple[str, ...] = ()
+    is_here: bool = False
+    of_task: bool = False
     own_modules: tuple[str, ...] = ()
     reads: tuple[str, ...] | None = None
     sets: tuple[str, ...] = ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,9 @@ from k8sflow.task.spec import TaskName, TaskSpec
 # A larger value is not searched for classes of the user's.
 _MOST_SEARCHED_BYTES = 1 << 20
 _WITHOUT_CLASSES = frozenset({"builtins.str", "builtins.bytes", "builtins.bytearray", "builtins.int"})
+# Modules whose objects lead to others by texts, as cloudpickle's do to the modules that a lambda uses.
+_REACHING = frozenset({"cloudpickle", "dill", "importlib", "joblib", "pickle", "_pickle"})
+_BY_TEXT = frozenset({("builtins", name) for name in ("__import__", "eval", "exec", "getattr")})
 _COMMIT = "commit.json"
 
 
@@ -40,7 +44,7 @@ class Keys:
     record: RunRecord
     run_store: RunStore
     graph: Graph
-    _carrying: dict[str, bool] = field(default_factory=dict)
+    _modules: dict[str, frozenset[str] | None] = field(default_factory=dict)
 
     @property
     def _artifacts(self) -> ArtifactStore:
@@ -77,11 +81,31 @@ class Keys:
                 refs += [frame.chunk for frame in inherited.stack]
         if is_join:
             found["inputs"] = self._inputs(plan, spec, refs)
-        if any(self._may_carry(ref, plan) for ref in refs):
+        if plan.of_task:
+            found["current.task_id"] = spec.name.id
+        return found | self._carried(refs, plan)
+
+    def _carried(self, refs: Sequence[ArtifactRef], plan: CachePlan) -> dict[str, str]:
+        """The parts for the code of objects among some values: that of the flow, and that of libraries.
+
+        Raises:
+            ArtifactError: They may use code of the flow that can't be compared with that of another run.
+        """
+        from k8sflow.task.libraries import installed, versions  # noqa: PLC0415  most values are plain, and it is slow
+
+        found: dict[str, str] = {}
+        modules = [self._modules_of(ref) for ref in refs]
+        known = {name for each in modules if each is not None for name in each}
+        if None in modules or not known.isdisjoint({*plan.own_modules, *_REACHING}):
             if plan.carried_refused:
                 raise ArtifactError(f"an input may use any code of the flow, and {'; '.join(plan.carried_refused)}.")
             found["code that the inputs may use"] = plan.carried
-        return found
+        if not plan.is_here:
+            return found
+        if None in modules or not known.isdisjoint(_REACHING):
+            found["packages that the inputs may use"] = hashed(installed())
+        libraries = known - {*plan.own_modules}
+        return found | {f"package {name}": hashed(each) for name, each in versions(libraries, sys.modules).items()}
 
     def _item(self, inherited: Inherited) -> tuple[str, list[ArtifactRef]]:
         """The hash of the innermost foreach's item, and the values in which it is, if it isn't plain."""
@@ -89,7 +113,7 @@ class Keys:
         try:
             items = self._artifacts.load(frame.chunk, "foreach items", _refuse)
             return hashed(plain(items[frame.offset])), []
-        except (ArtifactError, TypeError, ValueError, LookupError):
+        except (ArtifactError, TypeError, ValueError, LookupError, RecursionError):
             return hashed([frame.chunk.blob, frame.offset]), [frame.chunk]
 
     def _inputs(self, plan: CachePlan, spec: TaskSpec, refs: list[ArtifactRef]) -> str:
@@ -128,26 +152,28 @@ class Keys:
             raise ArtifactError(f"the task {name} has no result in {self.run_store.store.url}.")
         return commit
 
-    def _may_carry(self, ref: ArtifactRef, plan: CachePlan) -> bool:
-        """True if a value may be made of the user's classes, or have functions of theirs in it."""
-        if ref.blob not in self._carrying:
-            self._carrying[ref.blob] = self._carries(ref, plan)
-        return self._carrying[ref.blob]
+    def _modules_of(self, ref: ArtifactRef) -> frozenset[str] | None:
+        """The modules, by their first names, of the classes and functions in a value; None if it may have any."""
+        if ref.blob not in self._modules:
+            self._modules[ref.blob] = self._searched(ref)
+        return self._modules[ref.blob]
 
-    def _carries(self, ref: ArtifactRef, plan: CachePlan) -> bool:
+    def _searched(self, ref: ArtifactRef) -> frozenset[str] | None:
         if ref.size > _MOST_SEARCHED_BYTES:
-            return ref.type not in _WITHOUT_CLASSES
+            return frozenset() if ref.type in _WITHOUT_CLASSES else None
         modules: set[str] = set()
 
-        def find(module: str, _name: str, _default: object) -> Any:
-            modules.add(module.partition(".")[0])
+        def find(module: str, name: str, _default: object) -> Any:
+            first = module.partition(".")[0]
+            # Of Python's own functions, some get names of code as texts.
+            modules.add("importlib" if (first, name) in _BY_TEXT else first)
             return _Inert
 
         try:
             self._artifacts.load(ref, "an input", find)
-        except ArtifactError:
-            return True
-        return not modules.isdisjoint(plan.own_modules)
+        except (ArtifactError, RecursionError):
+            return None
+        return frozenset(modules)
 
 
 class _Inert:
@@ -176,17 +202,25 @@ def plain(value: Any) -> Any:
     """A value of Python's own types as lists and texts, the same for the same value in each process.
 
     Raises:
-        TypeError: It has a part of another type.
+        TypeError: It has a part of another type, or an object twice, whose change is seen in both.
     """
+    return _plain(value, set())
+
+
+def _plain(value: Any, seen: set[int]) -> Any:
     kind = type(value)
     if kind in {type(None), bool, int, float, complex, str, bytes}:
         return [kind.__name__, repr(value)]
+    if kind in {list, dict, set}:
+        if id(value) in seen:
+            raise TypeError(f"the same {type_name(value)} is there twice")
+        seen.add(id(value))
     if kind in {list, tuple}:
-        return [kind.__name__, *map(plain, value)]
+        return [kind.__name__, *(_plain(each, seen) for each in value)]
     if kind is dict:
-        return ["dict", *([plain(key), plain(each)] for key, each in value.items())]
+        return ["dict", *([_plain(key, seen), _plain(each, seen)] for key, each in value.items())]
     if kind in {set, frozenset}:
-        return [kind.__name__, *sorted(map(plain, value), key=repr)]
+        return [kind.__name__, *sorted((_plain(each, seen) for each in value), key=repr)]
     raise TypeError(f"{type_name(value)} is not plain")
 
 
@@ -219,10 +253,13 @@ def keep(keys: Keys, plan: CachePlan, spec: TaskSpec, result: Result) -> None:
 
     Raises:
         StorageError: The store can't be reached, or refuses.
-        ArtifactError: The result of a task before it is missing.
+        ArtifactError: The result of a task before it is missing, or the result has a value that isn't in the key.
     """
     before, left, commit = result.inherited.artifacts(), result.left, result.commit
     always = {name for name in plan.ignore if name in plan.sets}
+    passed = sorted((set(plan.ignore) - always) & left.keys()) if result.inherited.is_join else []
+    if passed:
+        raise ArtifactError(f"the join passes {', '.join(passed)} on, which the key leaves out (ignore=).")
     parts = keys.parts(plan, spec, result.inherited)
     entry = CacheEntry(
         spec.run,

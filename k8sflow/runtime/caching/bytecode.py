@@ -20,11 +20,17 @@ _IGNORED = frozenset({"CACHE", "EXTENDED_ARG", "PRECALL", "NOP", "RESUME", "PUSH
 # By these, code reaches what its names don't say, or other programs.
 DYNAMIC = frozenset({
     "__builtins__", "__closure__", "__code__", "__dict__", "__getattribute__", "__globals__", "__import__",
-    "__subclasses__", "_getframe", "attrgetter", "check_call", "check_output", "compile", "currentframe", "delattr",
-    "dir", "eval", "exec", "execv", "execve", "execvp", "fork", "get_objects", "getattr", "getmembers", "getoutput",
-    "globals", "import_module", "locals", "methodcaller", "modules", "Popen", "popen", "reload", "run_module",
-    "run_path", "setattr", "spawnl", "spawnv", "subprocess", "system", "vars",
+    "__subclasses__", "_current_frames", "_getframe", "allow_pickle", "attrgetter", "check_call", "check_output",
+    "compile", "create_subprocess_exec", "create_subprocess_shell", "currentframe", "delattr", "dir", "eval", "exec",
+    "exec_module", "execl", "execle", "execlp", "execv", "execve", "execvp", "fork", "get_objects", "get_referents",
+    "get_referrers", "getattr", "getmembers", "getoutput", "globals", "import_module", "import_string", "instantiate",
+    "load_module", "locals", "locate", "methodcaller", "modules", "Popen", "popen", "posix_spawn", "read_pickle",
+    "reload", "resolve_name", "run_module", "run_path", "setattr", "spawnl", "spawnle", "spawnv", "spawnve",
+    "subprocess", "system", "vars",
 })  # fmt: skip
+_OF_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
+# By these, code reads environment variables that the operating system or the user names elsewhere.
+_EXPANDING = frozenset({"expandvars"})
 
 
 @dataclass
@@ -42,7 +48,7 @@ class CodeFacts:
         own_loads: How often it loads each attribute of its first argument.
         stores: The attributes that it sets or deletes.
         dynamic: The names by which it may reach anything.
-        leaks: True if it uses its first argument for more than its attributes, or has none.
+        leaks: True if it uses its first argument for more than its attributes, by ``super()`` too, or has none.
         reads_environment: True if it may read environment variables whose names are not written in it.
     """
 
@@ -78,7 +84,8 @@ def facts_of(code: CodeType) -> CodeFacts:
         for constant in each.co_consts:
             found.strings.update(_strings(constant))
         _add(found, each, code.co_varnames[0] if code.co_argcount else "")
-    found.dynamic = found.names & DYNAMIC
+    found.dynamic = (found.names | (found.strings & {"allow_pickle"})) & DYNAMIC
+    found.leaks |= "super" in found.names
     return found
 
 
@@ -143,7 +150,7 @@ def _add(found: CodeFacts, code: CodeType, own: str) -> None:
                 found.own_loads[name] = found.own_loads.get(name, 0) + 1
             else:
                 found.leaks = True
-        if each.argval in {"environ", "environb", "getenv"} and not _names_variable(after):
+        if each.argval in _EXPANDING or (each.argval in _OF_ENVIRONMENT and not _names_variable(after)):
             found.reads_environment = True
 
 
@@ -174,6 +181,6 @@ def _names_variable(after: list[dis.Instruction]) -> bool:
     for each in after:
         if each.opname.startswith("LOAD_CONST"):
             return isinstance(each.argval, str)
-        if each.opname not in {"LOAD_METHOD", "LOAD_ATTR"} or each.argval not in {"get", "getenv"}:
+        if each.opname not in {"LOAD_METHOD", "LOAD_ATTR"} or each.argval not in {"get", "getenv", "getenvb"}:
             return False
     return False

@@ -92,6 +92,17 @@ def of_known(value: Any) -> Contents | None:
     return None
 
 
+def is_changeable(value: object) -> bool:
+    """True if a change of an object is seen wherever the same object is, since it is compared by its identity."""
+    return type(value).__hash__ in {None, object.__hash__}
+
+
+def has_results(value: Any) -> bool:
+    """True if a function under ``functools.cache`` already holds results of earlier calls, which can't be seen."""
+    info = getattr(value, "cache_info", None)
+    return info is not None and info().currsize > 0
+
+
 def content(cell: types.CellType) -> Any:
     """The value in a cell; None if it has none yet."""
     try:

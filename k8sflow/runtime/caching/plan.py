@@ -7,11 +7,11 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from k8sflow.executors.fork_server.preload_plan import is_library
@@ -23,13 +23,17 @@ from k8sflow.flow.decorators.step import is_step
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.caching.libraries import versions
-from k8sflow.runtime.caching.outside import readers_in
+from k8sflow.runtime.caching.bytecode import CodeFacts
+from k8sflow.runtime.caching.flow_class import has_own_access, is_implicit, methods_in
+from k8sflow.runtime.caching.machine import of_machine
+from k8sflow.runtime.caching.named_files import NamedFiles
+from k8sflow.runtime.caching.outside import reasons
 from k8sflow.runtime.caching.statements import Statements
 from k8sflow.runtime.caching.walk import Walk
 from k8sflow.storage.cache_plan import CachePlan
 from k8sflow.storage.file_state import data_hash, hashed, newest_change, signature, source_hash
 from k8sflow.storage.records import LAYERED_FORMAT, RunRecord
+from k8sflow.task.libraries import versions
 
 # The options of pods and jobs that decide what a step finds there, and not how much of it.
 _OF_PODS = (
@@ -95,30 +99,32 @@ class Planner:
 
     def _plan(self, step: str, decorations: Sequence[Decoration], options: Mapping[str, Any]) -> CachePlan:
         walk = Walk(self.definition.flow, self.modules)
+        is_here = step not in self.record.pods and step not in self.record.batch
         method = self.definition.steps[step].function
         walk.digest(method, step)
         own_decorators = [found for found in decorations if not registry.is_built_in(found.name)]
         for found in own_decorators:
             walk.add(f"decorator @{found.name}", [found.decorator.around, dict(found.parsed())])
         self._members(walk, step)
-        readers = readers_in(walk.modules)  # what statements read as a module is imported counts by its value
+        # What statements read as a module is imported counts by its value.
+        why = list(reasons(walk.reach.modules, _names(walk.facts), walk.reach.of_current - {"*"} | _passed(walk)))
         self._statements(walk)
         self._members(walk, step)
-        is_here = step not in self.record.pods and step not in self.record.batch
-        if walk.unclear:
+        if walk.reach.unclear:
             self._variables(walk)
         parts = {**walk.parts, **self._parts(decorations, walk), **self._environment(walk, step, is_here=is_here)}
         if options["version"]:
             parts["version"] = hashed(options["version"])
-        if walk.unclear:
+        if walk.reach.unclear:
             parts["all code of the folder"] = source_hash(self.folder, self._outside, ())
-        if readers and not options["version"] and options["max_age"] is None:
-            walk.refused[
-                f"its code uses {', '.join(sorted(readers))}, and what that reads may have changed: say by "
-                "@cache(version=…) or @cache(max_age=…) for how long a result is good"
-            ] = None
-        may_read_any = walk.unclear or own_decorators or self._leaks(walk, method)
-        reads = self._reads(walk, step)
+        files = self._files.parts(walk.strings, walk.reach.modules) if is_here else {}
+        parts |= {f"file {name}": found for name, found in files.items()}
+        self._refuse(
+            walk, decorations, why if not options["version"] and options["max_age"] is None else [], is_here=is_here
+        )
+        may_read_any = walk.reach.unclear or own_decorators or self._leaks(walk, method)
+        reads = self._reads(walk, step, decorations)
+        outside = tuple(sorted({*self._outside, *files})) if is_here else ()
         return CachePlan(
             parts=dict(sorted(parts.items())),
             carried=self._carried[0],
@@ -128,12 +134,27 @@ class Planner:
             sets=tuple(sorted({name for found in walk.facts for name in found.stores})),
             ignore=tuple(options["ignore"]),
             max_age=options["max_age"],
-            signature=self._signature if is_here else "",
-            outside=self._outside if is_here else (),
+            is_here=is_here,
+            of_task="task_id" in walk.reach.of_current or "*" in walk.reach.of_current,
+            signature=signature(self.folder, outside) if is_here else "",
+            outside=outside,
             is_taken=self.is_taken and step != self.record.origin_step,  # resume STEP asks for its execution
-            notes=tuple(walk.unclear),
+            notes=tuple(walk.reach.unclear),
             refused=tuple(walk.refused),
         )
+
+    def _refuse(self, walk: Walk, decorations: Sequence[Decoration], why: Sequence[str], *, is_here: bool) -> None:
+        """Notes by what the result may be another one although the key is the same."""
+        for reason in why:
+            walk.refused[f"{reason}: say by @cache(version=…) or @cache(max_age=…) for how long a result is good"] = (
+                None
+            )
+        for name in sorted(walk.reach.imported_later - set(self.record.modules or ())) if is_here else ():
+            walk.refused[f"its code imports {name} when it runs, which is not in the flow's folder"] = None
+        for each in decorations:
+            names_only = each.decorator.only_names
+            if each.name == "secrets" and not (names_only is not None and names_only(each.options)):
+                walk.refused["@secrets has values in it, of which no key has a trace"] = None
 
     # ------------------------------------------------------------------ code
 
@@ -144,8 +165,11 @@ class Planner:
             try:
                 found = Statements(module, Path(str(module.__file__)).read_bytes())
             except (OSError, SyntaxError, ValueError) as error:
-                walk.unclear[f"the source of {module.__name__} can't be read: {error}"] = None
+                walk.reach.unclear[f"the source of {module.__name__} can't be read: {error}"] = None
                 continue
+            own = {each.__name__.partition(".")[0] for each in self._own_modules_loaded}
+            if imports := {name for name in found.imports if name.partition(".")[0] not in own}:
+                walk.parts[f"imports of {module.__name__}"] = hashed(sorted(imports))
             for name, value in found.objects.items():
                 walk.digest(value, f"{module.__name__}.{name}")
             if found.code is not None:
@@ -153,16 +177,22 @@ class Planner:
 
     def _members(self, walk: Walk, step: str) -> None:
         """Adds the members of the flow's class that the code mentions, and what these mention."""
-        members = [(base, name, value) for base in self._bases for name, value in vars(base).items()]
-        waiting = [each for each in members if not self._is_input(each[1], each[2])]
+        waiting = [
+            (base, name, value)
+            for base in self._bases
+            for name, value in vars(base).items()
+            if not self._is_input(name, value) or self._is_hidden(base, name)
+        ]
         is_open = True
         while is_open:
             mentions = {name for facts in walk.facts for name in facts.mentions}
-            found = [each for each in waiting if each[1] in mentions or _is_implicit(each[1], each[2])]
+            found = [each for each in waiting if each[1] in mentions or is_implicit(each[1], each[2])]
             waiting = [each for each in waiting if each not in found]
             for base, name, value in found:
-                if not is_step(value):
+                if not is_step(value) or self._is_hidden(base, name):
                     walk.add(f"{base.__name__}.{name}", value)
+                if has_own_access(value):
+                    walk.reach.unclear[f"{base.__name__}.{name} decides by itself what reading it gives"] = None
             is_open = bool(found)
         for name, value in sorted(self.definition.set_by_init.items()):
             walk.add(f"self.{name} of __init__", value)
@@ -171,6 +201,10 @@ class Planner:
     def _is_input(self, name: str, value: object) -> bool:
         """True if a member is a parameter, a config or a constant, whose value the run's record has."""
         return name in self.record.parameters or isinstance(value, (Parameter, Config))
+
+    def _is_hidden(self, base: type, name: str) -> bool:
+        """True if a class above has a member of that name too, so that only ``super()`` finds this one."""
+        return next((each for each in self._bases if name in vars(each)), base) is not base
 
     def _calls_of_steps(self, walk: Walk, step: str) -> None:
         """Notes that a step may call another one as a method."""
@@ -187,19 +221,23 @@ class Planner:
                 is_used = facts.own_loads.get(name, 0) > limit if facts.code in self._method_codes else False
                 is_used |= leaks and not is_step_itself and name in facts.loads
                 if is_used:
-                    walk.unclear[f"{facts.code.co_name} uses the step {name} as a method"] = None
+                    walk.reach.unclear[f"{facts.code.co_name} uses the step {name} as a method"] = None
 
     def _leaks(self, walk: Walk, method: object) -> bool:
         """True if code of the flow uses ``self`` for more than its attributes."""
         codes = {getattr(method, "__code__", None)} | self._method_codes
         return any(facts.leaks for facts in walk.facts if facts.code in codes)
 
-    def _reads(self, walk: Walk, step: str) -> tuple[str, ...]:
-        """The attributes of ``self`` that a step loads, and those that its ``self.next(…)`` names."""
+    def _reads(self, walk: Walk, step: str, decorations: Sequence[Decoration]) -> tuple[str, ...]:
+        """The attributes of ``self`` that a step loads, and those that ``self.next(…)`` or ``@catch`` names."""
         codes = {getattr(self.definition.steps[step].function, "__code__", None)} | self._method_codes
         node = self.definition.graph[step]
         found = {name for facts in walk.facts if facts.code in codes for name in facts.own_loads}
-        return tuple(sorted({*found, *filter(None, (node.foreach, node.condition))}))
+        # Those of the class may be reached by its name too.
+        found |= {name for facts in walk.facts for name in facts.mentions} & self.record.parameters.keys()
+        caught = options_of(decorations, "catch")
+        more = (node.foreach, node.condition, None if caught is None else caught["var"])
+        return tuple(sorted({*found, *filter(None, more)}))
 
     @cached_property
     def _bases(self) -> list[type]:
@@ -212,7 +250,7 @@ class Planner:
         found: set[Any] = set()
         for base in self._bases:
             for value in vars(base).values():
-                found |= {each.__code__ for each in _functions(value)}
+                found |= {each.__code__ for each in methods_in(value)}
         return found
 
     # ------------------------------------------------------------------ the rest of the key
@@ -228,7 +266,7 @@ class Planner:
             if each.name == "secrets":
                 is_shown = each.decorator.only_names is not None and each.decorator.only_names(each.options)
                 found["@secrets"] = hashed(repr(sorted(each.options.items())) if is_shown else "")
-        if facts := self._of_run(walk.of_current):
+        if facts := self._of_run(walk.reach.of_current):
             found["current"] = hashed(facts)
         if self.started + _START_SECONDS < self._newest[0]:
             found[f"{self._newest[1]}, which changed while the flow was loaded"] = secrets.token_hex(8)
@@ -259,11 +297,12 @@ class Planner:
                 for name in _OF_PODS
                 if (value := getattr(options, name, None)) is not None
             }
-        found = {"python": hashed([sys.implementation.name, *sys.version_info[:2]])}
+        cores = self.record.resources.get(step)
+        found = of_machine(walk.reach.modules, _names(walk.facts), cores)
         found |= {
-            f"package {name}": hashed(version) for name, version in versions(walk.libraries, self.modules).items()
+            f"package {name}": hashed(version) for name, version in versions(walk.reach.libraries, self.modules).items()
         }
-        if any(facts.reads_environment for facts in walk.facts):
+        if walk.reach.reads_environment or any(facts.reads_environment for facts in walk.facts):
             everything = {
                 n: v for n, v in self.variables.items() if n not in _OF_SHELL and not n.startswith("K8SFLOW_")
             }
@@ -289,8 +328,8 @@ class Planner:
         return tuple(sorted(file for file in files if not Path(file).is_relative_to(self.folder.resolve())))
 
     @cached_property
-    def _signature(self) -> str:
-        return signature(self.folder, self._outside)
+    def _files(self) -> NamedFiles:
+        return NamedFiles(self.folder)
 
     @cached_property
     def _data(self) -> str:
@@ -324,16 +363,10 @@ def _is_own(module: object) -> bool:
     return isinstance(module, ModuleType) and isinstance(file, str) and file.endswith(".py") and not is_library(module)
 
 
-def _is_implicit(name: str, value: object) -> bool:
-    """True if Python may call a member without anyone naming it."""
-    return name.startswith("__") and name.endswith("__") and isinstance(value, FunctionType)
+def _names(found: Sequence[CodeFacts]) -> set[str]:
+    """The names in code, other than those of attributes of ``self``."""
+    return {name for facts in found for name in facts.names - facts.own_loads.keys()}
 
 
-def _functions(member: Any) -> Iterator[FunctionType]:
-    """The functions in a member of a class, and those that decorators have wrapped."""
-    inner = [getattr(member, name, None) for name in ("fget", "fset", "fdel", "func", "__func__", "__wrapped__")]
-    if isinstance(member, FunctionType):
-        yield member
-    for each in inner:
-        if each is not None and each is not member:
-            yield from _functions(each)
+def _passed(walk: Walk) -> set[str]:
+    return {"*"} if walk.reach.passes_current else set()

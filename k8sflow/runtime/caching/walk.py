@@ -12,6 +12,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from k8sflow.executors.fork_server.preload_plan import OURS, is_library
@@ -30,6 +31,7 @@ from k8sflow.runtime.caching.origins import (
     without_addresses,
 )
 from k8sflow.runtime.caching.outside import home_of
+from k8sflow.runtime.caching.reach import Reach
 from k8sflow.storage.file_state import hashed
 
 # Members of a class that Python makes, or that say nothing about what its code does.
@@ -56,29 +58,30 @@ class Walk:
         self._flow = flow
         self._modules = sys.modules if modules is None else modules
         self._digests: dict[int, str] = {}
+        # Where an object that can be changed was first found, and how many such objects each place has.
+        self._first: dict[int, str] = {}
+        self._found_at: dict[str, int] = {}
+        self._is_in_set = False
+        self._labels: dict[str, int] = {}
         self._kept: list[object] = []
         self._waiting: deque[tuple[CodeFacts, dict[str, Any], str]] = deque()
         self._is_following = False
         self._within: dict[int, int] = {}
         self.parts: dict[str, str] = {}
         self.facts: list[CodeFacts] = []
-        self.libraries: set[str] = set()
-        self.modules: set[str] = set()
         self.strings: set[str] = set()
-        # By what code reaches more than can be seen: all code of the folder counts then.
-        self.unclear: dict[str, None] = {}
+        self.reach = Reach()
         # What can't be compared with what another run has: no result can be taken then.
         self.refused: dict[str, None] = {}
-        # The attributes of ``current`` that code loads; all of them where it is passed on as a value.
-        self.of_current: set[str] = set()
 
     # ------------------------------------------------------------------ values
 
     def add(self, label: str, value: object) -> str:
         """The hash of a value, which becomes a part of the key under its own name."""
-        digest = self.digest(value, label)
-        self.parts[label] = digest
-        return digest
+        if self._labels.get(label) != id(value):
+            self.parts[label] = self.digest(value, label)
+            self._labels[label] = id(value)
+        return self.parts[label]
 
     def digest(self, value: object, where: str) -> str:
         """The hash of a value with all that it reaches.
@@ -96,8 +99,10 @@ class Walk:
             return hashed(["bytes", hashlib.sha256(value).hexdigest()])  # type: ignore[arg-type]
         if id(value) in self._within:
             return hashed(["again", len(self._within) - self._within[id(value)]])
-        if id(value) not in self._digests:
+        is_first = id(value) not in self._digests
+        if is_first:
             self._kept.append(value)  # so that its id is not used again
+            self._note_first(value, where)
             self._within[id(value)] = len(self._within)
             try:
                 shape = self._too_deep(where) if len(self._within) > _MOST_DEPTH else self._shape(value, where)
@@ -105,8 +110,17 @@ class Walk:
             finally:
                 del self._within[id(value)]
         found = self._digests[id(value)]
+        if not is_first and id(value) in self._first:
+            # A change of it by one name is seen by the other: two equal lists are not one list.
+            found = hashed(["the same as", self._first[id(value)], found])
         self._follow()
         return found
+
+    def _note_first(self, value: object, where: str) -> None:
+        if isinstance(value, (type, types.FunctionType, types.ModuleType)) or not contents.is_changeable(value):
+            return
+        self._found_at[where] = self._found_at.get(where, 0) + (not self._is_in_set)
+        self._first[id(value)] = f"{where} in a set" if self._is_in_set else f"{where} {self._found_at[where]}"
 
     def _too_deep(self, where: str) -> str:
         self.refused[f"{where} is nested too deeply to be compared"] = None
@@ -124,11 +138,12 @@ class Walk:
     def _shape(self, value: Any, where: str) -> Any:
         match value:
             case types.FunctionType():
-                return self._function(value)
+                return self._function(value, where)
             case types.CodeType():
                 return self._code(value, where)
             case types.BuiltinFunctionType() if value.__self__ is None or isinstance(value.__self__, types.ModuleType):
-                self._library(value.__module__ or "builtins")
+                self.reach.library(value.__module__ or "builtins")
+                self.reach.function(value, where)
                 return [value.__module__, value.__qualname__]
             case types.ModuleType():
                 return self._module(value, where)
@@ -138,16 +153,19 @@ class Walk:
 
     def _value(self, value: Any, where: str) -> Any:
         kind = type(value)
-        if contents.is_without_state(value) or kind is Current:
-            self.of_current |= {"*"} if kind is Current else set()
+        if self.reach.is_surrounding(value) or contents.is_without_state(value):
             return ""
+        if isinstance(value, PurePath):
+            self.strings.add(str(value))
         known = contents.of_known(value) or contents.of_typing(value)
         if known is not None:
             return self._each(known, where)
         if self._is_own(kind):
             return [self.digest(kind, where), self._state(value, where)]
-        self._library(kind.__module__)
+        self.reach.library(kind.__module__)
         if kind.__module__ == "functools" and hasattr(value, "__wrapped__"):
+            if contents.has_results(value) and self._is_own(value.__wrapped__):
+                self.refused[f"{where} has results of earlier calls, which can't be compared"] = None
             return self._each(Contents([*vars(value).items()]), where)  # functools.cache
         try:
             return self._each(contents.reduced(value), where)
@@ -155,8 +173,13 @@ class Walk:
             return self._state(value, where)
 
     def _each(self, found: Contents, where: str) -> list[str]:
-        digests = [self.digest(each, where) for each in found.values]
-        return digests if found.is_ordered else sorted(digests)
+        if found.is_ordered:
+            return [self.digest(each, where) for each in found.values]
+        self._is_in_set, before = True, self._is_in_set
+        try:
+            return sorted(self.digest(each, where) for each in found.values)
+        finally:
+            self._is_in_set = before
 
     def _state(self, value: Any, where: str) -> Any:
         """The attributes of an object, and what it holds by its bases."""
@@ -186,13 +209,7 @@ class Walk:
             return is_own
         return any(self._is_own(each) for each in vars(value).values() if isinstance(each, types.FunctionType))
 
-    def _library(self, module: str | None) -> None:
-        """Notes that something of a library is used."""
-        if module:
-            self.libraries.add(module.partition(".")[0])
-            self.modules.add(module)
-
-    def _function(self, function: types.FunctionType) -> Any:
+    def _function(self, function: types.FunctionType, where: str) -> Any:
         name = f"{function.__module__}.{function.__qualname__}"
         held = [
             function.__defaults__,
@@ -201,7 +218,8 @@ class Walk:
             {key: each for key, each in vars(function).items() if not key.startswith("__k8sflow")},
         ]
         if not self._is_own(function):
-            self._library(function.__globals__.get("__name__"))
+            self.reach.library(function.__globals__.get("__name__"))
+            self.reach.function(function, where)
             # What no name of the library leads to is something that it has made of the user's.
             return [name, *(self._each(Contents(held), name) if not is_named(function) else ())]
         facts = self._code_facts(function.__code__)
@@ -216,7 +234,7 @@ class Walk:
         return facts
 
     def _code(self, code: types.CodeType, where: str) -> Any:
-        self.unclear[f"{where} has code that may run anywhere"] = None
+        self.reach.unclear[f"{where} has code that may run anywhere"] = None
         return self._code_facts(code).shape
 
     def _part(self, label: str, found: str) -> str:
@@ -234,16 +252,21 @@ class Walk:
     def variables(self, module: types.ModuleType) -> None:
         """Adds all that a module of the user's has."""
         for name, value in list(vars(module).items()):
-            if not (name.startswith("__") and name.endswith("__")) and not isinstance(value, types.ModuleType):
+            if type(value) is Current:
+                self.reach.of_current.add("*")
+            elif not (name.startswith("__") and name.endswith("__")) and not isinstance(value, types.ModuleType):
                 self._labelled(f"{module.__name__}.{name}", value)
 
     def _reached(self, facts: CodeFacts, names: dict[str, Any], where: str) -> None:
         """Follows the globals that code loads, and what it imports."""
         for word in sorted(facts.dynamic):
-            self.unclear[f"{where} uses {word}"] = None
+            self.reach.unclear[f"{where} uses {word}"] = None
         for first, *attributes in sorted(facts.chains):
-            if isinstance(names.get(first), Current) and attributes:
-                self.of_current.add(attributes[0])
+            value = names.get(first)
+            if isinstance(value, Current):
+                self.reach.current(attributes)
+            elif self.reach.is_plain_environment(first, value):
+                self.reach.library("os")
             elif first in names:
                 self._set_in_library(facts, names[first], attributes)
                 self._named(names[first], [first, *attributes], 0, f"{names.get('__name__', '')}.{first}")
@@ -257,23 +280,26 @@ class Walk:
         elif is_library(value):
             self._in_library(value, chain[position + 1 :])
         elif position + 1 == len(chain):
-            self.unclear[f"the module {value.__name__} is used as a value"] = None
+            self.reach.unclear[f"the module {value.__name__} is used as a value"] = None
         elif chain[position + 1] in vars(value):
             member = vars(value)[chain[position + 1]]
             self._named(member, chain, position + 1, f"{value.__name__}.{chain[position + 1]}")
         else:
-            self.unclear[f"{value.__name__}.{chain[position + 1]} is not known before it is used"] = None
+            self.reach.unclear[f"{value.__name__}.{chain[position + 1]} is not known before it is used"] = None
 
     def _in_library(self, module: types.ModuleType, attributes: list[str]) -> None:
         """Notes the modules of a library on the way to what code uses of it."""
-        self._library(module.__name__)
-        for name in attributes:
-            self._library(home_of(module.__name__, name))
+        self.reach.library(module.__name__)
+        self.reach.names_of(module.__name__, set(attributes))
+        for position, name in enumerate(attributes, 1):
+            self.reach.library(home_of(module.__name__, name))
+            if isinstance(vars(module).get(name), Current):
+                self.reach.current(attributes[position:])
             member = vars(module).get(name)
             if not isinstance(member, types.ModuleType):
                 return
             module = member
-            self._library(module.__name__)
+            self.reach.library(module.__name__)
 
     def _set_in_library(self, facts: CodeFacts, value: Any, attributes: list[str]) -> None:
         """Adds what the code has set in a library's module or class."""
@@ -293,34 +319,40 @@ class Walk:
         """Adds a global; functions and classes have parts of their own."""
         if isinstance(value, (types.FunctionType, type)):
             self.digest(value, label)
-        elif not label.endswith(".__name__"):  # which depends on how the flow is started
+        elif not label.endswith(".__name__") and self._labels.get(label) != id(value):
+            # __name__ depends on how the flow is started.
             self.parts[f"variable {label}"] = self.digest(value, label)
+            self._labels[label] = id(value)
 
     def _imported(self, name: str, of: tuple[str, ...], facts: CodeFacts, where: str) -> None:
         first = name.partition(".")[0]
         module = self._modules.get(name)
         if is_library(module) if module is not None else is_installed(first):
-            self._library(name)
+            self.reach.library(name)
+            if name.partition(".")[0] == OURS and "current" in {*of, *facts.names}:
+                self.reach.of_current |= facts.loads
+            self.reach.names_of(name, facts.names)
             for member in of or facts.names if name == OURS or of else ():
                 home = home_of(name, member)
-                self._library(home if home != name else f"{name}.{member}")
+                self.reach.library(home if home != name else f"{name}.{member}")
         elif module is None:
-            self.unclear[f"{where} imports {name} when it runs"] = None
+            self.reach.unclear[f"{where} imports {name} when it runs"] = None
+            self.reach.imported_later.add(first)
         else:
-            self._library(first)
+            self.reach.library(first)
             for member in of if of and "*" not in of else facts.names:
                 if member in vars(module):
                     self._named(vars(module)[member], [member], 0, f"{name}.{member}")
                 elif of:
-                    self.unclear[f"{where} imports {name}.{member} when it runs"] = None
+                    self.reach.unclear[f"{where} imports {name}.{member} when it runs"] = None
             if not of and "." in name and (above := self._modules.get(first)) is not None:
-                self.unclear[f"{where} imports {name}, a part of {above.__name__}"] = None
+                self.reach.unclear[f"{where} imports {name}, a part of {above.__name__}"] = None
 
     def _module(self, module: types.ModuleType, where: str) -> str:
         if is_library(module):
-            self._library(module.__name__)
+            self.reach.library(module.__name__)
         else:
-            self.unclear[f"{where} has the module {module.__name__} as a value"] = None
+            self.reach.unclear[f"{where} has the module {module.__name__} as a value"] = None
         return module.__name__
 
     def _class(self, kind: type, where: str) -> Any:
@@ -328,10 +360,11 @@ class Walk:
         if kind in self._flow.__mro__:
             return name  # its members count where they are mentioned
         if not self._is_own(kind):
-            self._library(kind.__module__)
+            self.reach.library(kind.__module__)
+            self.reach.function(kind, where)
             return name
         if issubclass(kind, FlowSpec):
-            self.unclear[f"{where} has another flow, {name}"] = None
+            self.reach.unclear[f"{where} has another flow, {name}"] = None
             return name
         members = {key: each for key, each in vars(kind).items() if key not in _OF_PYTHON}
         found = hashed([

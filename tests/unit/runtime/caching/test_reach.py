@@ -264,7 +264,54 @@ WAYS = {
         "helpers.f0()",
     ),
 }
+WAYS |= {
+    "another name for getattr": (
+        "from builtins import getattr as g\nclass C: pass\nC.ab = 1\nV = {0}\n",
+        "helpers.g(helpers.C, 'a' + chr(98))",
+    ),
+    "another name for import_module": (
+        "from importlib import import_module as im\nVALUE = {0}\n",
+        "helpers.im('helpers').VALUE",
+    ),
+    "a class in a pickle": (
+        "import pickle\nclass M:\n    def f(self): return {0}\n",
+        "helpers.pickle.loads(b'chelpers\\nM\\n.')().f()",
+    ),
+    "a default that is also a variable": (
+        "A = [1]\nB = [1]\ndef f(x=A if {0} == 11 else B): return x\n",
+        "helpers.A.append(2) or helpers.f()",
+    ),
+    "a list in a list twice": (
+        "A = [1]\nG = [A, A] if {0} == 11 else [A, [1]]\n",
+        "helpers.G[0].append(1) or helpers.G[1]",
+    ),
+    "a seed in the body of a class": (
+        "import random\nclass C:\n    _ = random.seed({0})\ndef f(): return random.random()\n",
+        "helpers.f()",
+    ),
+    "a subclass that a library knows": (
+        (
+            "import this_library\nclass P(this_library.Base):\n    def f(self): return {0}\n"
+            "def call(): return this_library.call_all()\n"
+        ),
+        "helpers.call()",
+    ),
+    "a function that a library knows by a decorator with a usual name": (
+        (
+            "import this_library\nclass reg:\n    cache = staticmethod(this_library.register)\n"
+            "@reg.cache\ndef f(): return {0}\ndef call(): return this_library.call_all()\n"
+        ),
+        "helpers.call()",
+    ),
+}
 LIBRARY = """
+ALL = []
+class Base:
+    def __init_subclass__(cls): ALL.append(cls())
+def register(f):
+    ALL.append(f)
+    return f
+def call_all(): return [getattr(each, "f", each)() for each in ALL]
 def call(x): return x
 def wrapped(value):
     def inner(): return value
@@ -290,15 +337,19 @@ class F(FlowSpec):
 """
 
 
-@pytest.mark.parametrize("name", WAYS)
-@pytest.mark.parametrize("style", ["helpers.x", "from helpers import *", "inside a method"])
+STYLES = ("helpers.x", "from helpers import *", "inside a method")
+
+
+@pytest.mark.parametrize(
+    ("style", "name"),
+    # A module's own __getattr__ gives no name to the modules that import all of its names.
+    [(style, name) for style in STYLES for name in WAYS if "import *" not in style or "__getattr__" not in name],
+)
 def test_a_change_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, style: str) -> None:
     """By whatever name the step gets there."""
     code, expression = WAYS[name]
     source = FLOW.replace("EXPRESSION", expression)
     if style == "from helpers import *":
-        if "__getattr__" in name:
-            pytest.skip("it has no such name")
         source = source.replace("import helpers", "from helpers import *").replace("helpers.", "")
     if style == "inside a method":
         source = source.replace(f"str({expression})", "str(self.method())").replace(
@@ -319,6 +370,7 @@ REFUSED = {
     "a generator": ("g = (n for n in [1])\n", "next(helpers.g)"),
     "a view of memory": ("f = memoryview(b'1')\n", "helpers.f[0]"),
     "values of a thread": ("import threading\nv = threading.local()\nv.a = 1\n", "helpers.v.a"),
+    "results of earlier calls": ("import functools\n@functools.cache\ndef f(): return 1\nf()\n", "helpers.f()"),
     "a deep list": ("d = 1\nfor _ in range(300): d = [d]\n", "helpers.d"),
     "a value inside of an object": (
         "class C:\n    def __init__(self): self.a = dict(g=(n for n in [1]))\nc = C()\n",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from k8sflow.executors.fork_server.preload_plan import OURS
-
+_OURS = "k8sflow"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -23,8 +24,8 @@ def versions(modules: Iterable[str], loaded: Mapping[str, ModuleType]) -> dict[s
         modules: The first names of modules; those of Python itself and of k8sflow are left out.
         loaded: The modules that are loaded, by name.
     """
-    owners = _owners({name for name in modules if name not in {OURS, *sys.stdlib_module_names}})
-    found = {f"module {name}": _state(loaded.get(name)) for name, packages in owners.items() if not packages}
+    owners = _owners(frozenset(name for name in modules if name not in {_OURS, *sys.stdlib_module_names}))
+    found = {f"module {name}": _state(name, loaded.get(name)) for name, packages in owners.items() if not packages}
     waiting = [package for packages in owners.values() for package in packages]
     while waiting:
         name = _normal(waiting.pop())
@@ -39,7 +40,15 @@ def versions(modules: Iterable[str], loaded: Mapping[str, ModuleType]) -> dict[s
     return found
 
 
-def _owners(modules: set[str]) -> dict[str, set[str]]:
+@cache
+def installed() -> tuple[str, ...]:
+    """The names and versions of all installed packages."""
+    folders = dict.fromkeys(Path(folder) for folder in sys.path if folder)
+    return tuple(sorted({info.name for folder in folders for info in folder.glob("*.dist-info")}))
+
+
+@cache
+def _owners(modules: frozenset[str]) -> dict[str, set[str]]:
     """The installed packages that have each module; ``importlib.metadata`` would parse the lists of all their files."""
     found: dict[str, set[str]] = {name: set() for name in modules}
     folders = dict.fromkeys(Path(folder) for folder in sys.path if folder and modules)
@@ -55,8 +64,9 @@ def _owners(modules: set[str]) -> dict[str, set[str]]:
     return found
 
 
-def _state(module: ModuleType | None) -> str:
-    file = getattr(module, "__file__", None)
+def _state(name: str, module: ModuleType | None) -> str:
+    spec = None if module is not None else PathFinder.find_spec(name)
+    file = getattr(module, "__file__", None) or (spec and spec.origin)
     try:
         status = Path(file or "").stat()
     except OSError:

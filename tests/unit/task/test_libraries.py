@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from k8sflow.runtime.caching.libraries import versions
+from k8sflow.task.libraries import versions
 
 
 def test_a_package_comes_with_those_that_it_requires() -> None:

@@ -1,0 +1,70 @@
+"""The files outside of a flow's folder, or excluded from its code package, that code names in its texts."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from k8sflow.storage.file_state import hashed
+from k8sflow.storage.package import files_of
+
+_MOST_CHARACTERS = 1000
+# The time of a larger file's last change stands for its content.
+_MOST_READ_BYTES = 100_000_000
+# Libraries that read a file of this name, of which the code has nothing.
+_READERS = {"dotenv": ".env", "decouple": ".env", "environs": ".env"}
+
+
+class NamedFiles:
+    """Finds files by the texts in code and in values.
+
+    Args:
+        folder: The folder of the flow, from which a relative name may start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._packed = {path.resolve() for _, path in files_of(folder)}
+        self._found: dict[str, tuple[Path, ...]] = {}
+        self._hashes: dict[Path, str] = {}
+
+    def parts(self, texts: Iterable[str], modules: Iterable[str]) -> dict[str, str]:
+        """The hashes of the contents of the files that exist, by their paths.
+
+        Args:
+            texts: The texts that may be paths.
+            modules: The modules that code uses.
+        """
+        named = {*texts, *(_READERS[module] for module in modules if module in _READERS)}
+        paths = {path for text in named for path in self._paths(text)}
+        return {str(path): self._hash(path) for path in paths}
+
+    def _paths(self, text: str) -> tuple[Path, ...]:
+        if text not in self._found:
+            self._found[text] = self._existing(text)
+        return self._found[text]
+
+    def _existing(self, text: str) -> tuple[Path, ...]:
+        if not text or len(text) > _MOST_CHARACTERS or "\n" in text or "\0" in text:
+            return ()
+        candidates = {Path(text), self._folder / text}
+        return tuple({path.resolve() for path in candidates if self._is_outside(path)})
+
+    def _is_outside(self, path: Path) -> bool:
+        try:
+            return stat.S_ISREG(path.stat().st_mode) and path.resolve() not in self._packed
+        except (OSError, ValueError):
+            return False
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            try:
+                state = path.stat()
+                is_large = state.st_size > _MOST_READ_BYTES
+                digest = "" if is_large else hashlib.sha256(path.read_bytes()).hexdigest()
+                self._hashes[path] = hashed([digest, *((state.st_size, state.st_mtime_ns) if is_large else ())])
+            except OSError:
+                self._hashes[path] = ""
+        return self._hashes[path]
