@@ -1,4 +1,4 @@
-"""The files outside of a flow's folder, or excluded from its code package, that code names in its texts."""
+"""The files outside of a flow's folder, and hidden ones in it, that code names in its texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from k8sflow.storage.file_state import hashed
-from k8sflow.storage.package import files_of
 
 _MOST_CHARACTERS = 1000
 # The time of a larger file's last change stands for its content.
@@ -26,7 +25,6 @@ class NamedFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
-        self._packed = {path.resolve() for _, path in files_of(folder)}
         self._found: dict[str, tuple[Path, ...]] = {}
         self._hashes: dict[Path, str] = {}
 
@@ -53,9 +51,14 @@ class NamedFiles:
         return tuple({path.resolve() for path in candidates if self._is_outside(path)})
 
     def _is_outside(self, path: Path) -> bool:
+        """True for a file that is neither in the code package, nor excluded from it by the user."""
         try:
-            return stat.S_ISREG(path.stat().st_mode) and path.resolve() not in self._packed
-        except (OSError, ValueError):
+            found = path.resolve()
+            if found.is_relative_to(self._folder):
+                is_hidden = any(part.startswith(".") for part in found.relative_to(self._folder).parts)
+                return is_hidden and stat.S_ISREG(found.stat().st_mode)
+            return stat.S_ISREG(found.stat().st_mode)
+        except (OSError, ValueError, RuntimeError):
             return False
 
     def _hash(self, path: Path) -> str:

@@ -108,6 +108,7 @@ class Planner:
         self._members(walk, step)
         # What statements read as a module is imported counts by its value.
         why = list(reasons(walk.reach.modules, _names(walk.facts), walk.reach.of_current - {"*"} | _passed(walk)))
+        has_flow = walk.reach.has_flow  # that a module starts its flow says nothing about the step
         self._statements(walk)
         self._members(walk, step)
         if walk.reach.unclear:
@@ -123,7 +124,7 @@ class Planner:
             walk, decorations, why if not options["version"] and options["max_age"] is None else [], is_here=is_here
         )
         may_read_any = walk.reach.unclear or own_decorators or self._leaks(walk, method)
-        reads = self._reads(walk, step, decorations)
+        reads = self._reads(walk, step, decorations, has_flow=has_flow)
         outside = tuple(sorted({*self._outside, *files})) if is_here else ()
         return CachePlan(
             parts=dict(sorted(parts.items())),
@@ -228,13 +229,13 @@ class Planner:
         codes = {getattr(method, "__code__", None)} | self._method_codes
         return any(facts.leaks for facts in walk.facts if facts.code in codes)
 
-    def _reads(self, walk: Walk, step: str, decorations: Sequence[Decoration]) -> tuple[str, ...]:
+    def _reads(self, walk: Walk, step: str, decorations: Sequence[Decoration], *, has_flow: bool) -> tuple[str, ...]:
         """The attributes of ``self`` that a step loads, and those that ``self.next(…)`` or ``@catch`` names."""
         codes = {getattr(self.definition.steps[step].function, "__code__", None)} | self._method_codes
         node = self.definition.graph[step]
         found = {name for facts in walk.facts if facts.code in codes for name in facts.own_loads}
-        # Those of the class may be reached by its name too.
-        found |= {name for facts in walk.facts for name in facts.mentions} & self.record.parameters.keys()
+        if has_flow:  # those of the class may be read from it too
+            found |= {name for facts in walk.facts for name in facts.mentions} & self.record.parameters.keys()
         caught = options_of(decorations, "catch")
         more = (node.foreach, node.condition, None if caught is None else caught["var"])
         return tuple(sorted({*found, *filter(None, more)}))

@@ -31,6 +31,7 @@ class Reach:
         unclear: By what code reaches more than can be seen: all code of the folder counts then.
         of_current: The attributes of ``current`` that code loads; ``*`` for all of them.
         passes_current: True if ``current`` itself is passed on.
+        has_flow: True if it has a class of the flow, by which it may read parameters and constants.
         reads_environment: True if it may read environment variables whose names are not written in it.
     """
 
@@ -40,6 +41,7 @@ class Reach:
     unclear: dict[str, None] = field(default_factory=dict)
     of_current: set[str] = field(default_factory=set)
     passes_current: bool = False
+    has_flow: bool = False
     reads_environment: bool = False
 
     def library(self, module: str | None) -> None:

@@ -358,6 +358,7 @@ class Walk:
     def _class(self, kind: type, where: str) -> Any:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if kind in self._flow.__mro__:
+            self.reach.has_flow |= kind not in {FlowSpec, object}
             return name  # its members count where they are mentioned
         if not self._is_own(kind):
             self.reach.library(kind.__module__)
