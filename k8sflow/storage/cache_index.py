@@ -9,7 +9,8 @@ its own. An entry whose run was deleted, or whose blobs are missing, counts as n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,21 @@ def put_entry(store: ObjectStore, flow: str, key: str, entry: CacheEntry) -> Non
         StorageError: The store refuses.
     """
     store.put(f"{cache_prefix(flow, entry.step, key)}{entry.run}/{entry.task}", [dump(entry.to_document())])
+
+
+def put_taken(store: ObjectStore, run: str, refs: Sequence[ArtifactRef]) -> None:
+    """Writes that a run is about to take results which refer to some blobs, so that no gc deletes these.
+
+    Args:
+        store: The store.
+        run: The prefix of the run.
+        refs: The references.
+
+    Raises:
+        StorageError: The store refuses.
+    """
+    document = {"taken": [ref.to_document() for ref in refs]}
+    store.put(f"{run}/taken/{secrets.token_hex(8)}.json", [dump(document)])
 
 
 def entries_of(store: ObjectStore, flow: str, step: str, key: str) -> Iterator[CacheEntry]:

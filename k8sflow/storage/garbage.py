@@ -5,7 +5,8 @@ A run is deleted in three phases, so that a run which resumes it at the same tim
 - the gc writes a mark into the run, ``deleting/<gc>.json``, then lists all runs again, and takes the mark back if one
   of them refers to it; before it deletes the first object, it writes ``deleting/<gc>.started.json``;
 - a process that creates a run which refers to another one writes ``run.json``, then looks for marks of the other one,
-  and gives up if there is one (``RunStore.hold_origin``); for a cached result, it writes a commit (``task/cached.py``).
+  and gives up if there is one (``RunStore.hold_origin``); for cached results, it writes a list of their blobs, then
+  looks (``task/cached.py``).
 
 The marks of a gc that died are an hour old. If it had started to delete the run, the next gc deletes the rest of it;
 else it takes the mark back, and the run is like any other.

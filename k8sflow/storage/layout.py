@@ -13,6 +13,7 @@ What deletes or counts objects takes only those for k8sflow's that have one of t
 <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/cards/  HTML files for people (storage/cards.py)
 <flow>/runs/<run>/tasks/<step>/<task>/checkpoint/   until the task has a result (storage/checkpoints.py)
 <flow>/runs/<run>/deleting/<gc>.json     a gc is about to delete the run (storage/garbage.py)
+<flow>/runs/<run>/taken/<random>.json    blobs of results that the run takes from others (storage/cache_index.py)
 <flow>/runs/<run>/ends/<step>/           the ends of its tasks, in the names of objects (storage/ends.py)
 <flow>/index/<run>/                      facts of the run, in the names of objects (storage/run_index.py)
 """
@@ -30,10 +31,11 @@ _TASK = r"tasks/[^/]+/\d+(?:\.\d+)*(?:-\d+)?"
 _BLOB = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
 _OF_RUN = re.compile(
     rf"(?:runs|spins)/{_RUN}/(?:"
-    r"(?:run|outcome|cancel|cloned)\.json|driver\.lock|drivers/\d+\.json|tags/\d+\.json"
+    r"(?:run|outcome|cancel|cloned)\.json|driver\.lock|drivers/\d+\.json|tags/\d+\.json|taken/[0-9a-f]+\.json"
     r"|deleting/[^/]+\.json|ends/[^/]+/\d[^/]*_a\d+_s[^/]+|trace/\d{8}-[^/]+"
     rf"|{_TASK}/(?:commit\.json|checkpoint/.+|\d+/.+))"
 )
+_TAKEN = re.compile(rf"(?:runs|spins)/{_RUN}/taken/[0-9a-f]+\.json")
 _CHECKPOINT = re.compile(rf"(?:runs|spins)/{_RUN}/{_TASK}/checkpoint/.+")
 _CARD = re.compile(rf"(?:runs|spins)/{_RUN}/{_TASK}/\d+/cards/.+")
 _INDEX = re.compile(rf"index/{_RUN}/(?:started/=.*|(?:ended|tags)/[0-9a-f]+/(?:-|=.*))")
@@ -59,6 +61,11 @@ def is_blob(key: str) -> bool:
 def is_of_run(key: str) -> bool:
     """True if a key is that of a record, of output or of another object of a run, or of a trial task of ``spin``."""
     return _OF_RUN.fullmatch(_below_flow(key)) is not None
+
+
+def is_taken(key: str) -> bool:
+    """True if a key is that of a record of blobs that a run takes from others."""
+    return _TAKEN.fullmatch(_below_flow(key)) is not None
 
 
 def is_checkpoint(key: str) -> bool:

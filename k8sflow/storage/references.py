@@ -17,7 +17,7 @@ _RECORDS = ("/run.json", "/commit.json", "/kept.json")
 
 def is_referring(key: str) -> bool:
     """True if an object of a run may refer to blobs."""
-    return key.endswith(_RECORDS)
+    return key.endswith(_RECORDS) or layout.is_taken(key)
 
 
 def referenced(store: ObjectStore, folders: Sequence[str], deleted: Container[str]) -> set[str]:

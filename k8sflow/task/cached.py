@@ -11,7 +11,7 @@ from typing import Any
 from k8sflow.errors import AccessError, ArtifactError, PackageError, StorageError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
-from k8sflow.storage.cache_index import CacheEntry, entries_of, has_blobs, put_entry
+from k8sflow.storage.cache_index import CacheEntry, entries_of, has_blobs, put_entry, put_taken
 from k8sflow.storage.cache_plan import CachePlan
 from k8sflow.storage.encoding import type_name
 from k8sflow.storage.file_state import hashed
@@ -282,10 +282,21 @@ def key_of(parts: Mapping[str, str]) -> str:
     return hashed(sorted(parts.items()))
 
 
-def take(keys: Keys, plan: CachePlan, spec: TaskSpec) -> CacheEntry | None:
-    """Commits a result of an earlier run for a task that has not started, and returns it; None if there is none.
+@dataclass(frozen=True)
+class Found:
+    """A result of an earlier run that a task may take.
 
-    The caller has to ask ``is_held`` afterwards.
+    Args:
+        entry: The result.
+        commit: The commit of the task that takes it.
+    """
+
+    entry: CacheEntry
+    commit: Commit
+
+
+def find(keys: Keys, plan: CachePlan, spec: TaskSpec) -> Found | None:
+    """A result of an earlier run for a task that has not started; None if there is none.
 
     Raises:
         StorageError: The store can't be reached, or refuses.
@@ -298,9 +309,7 @@ def take(keys: Keys, plan: CachePlan, spec: TaskSpec) -> CacheEntry | None:
         return None
     for entry in entries_of(store, flow, spec.name.step, key):
         if _is_usable(keys, plan, spec, entry):
-            data = to_bytes(_commit_of(flow, entry, inherited).to_document())
-            is_new = store.put_new(keys.run_store.task_key(spec.name.step, spec.name.id, _COMMIT), data)
-            return entry if is_new else None
+            return Found(entry, _commit_of(flow, entry, inherited))
     return None
 
 
@@ -340,21 +349,41 @@ def _commit_of(flow: str, entry: CacheEntry, inherited: Inherited) -> Commit:
     )
 
 
-def is_held(keys: Keys, entry: CacheEntry) -> bool:
-    """True if no gc deletes the run of an entry now: one that does so later sees the commits that refer to its blobs.
+def hold(keys: Keys, entries: Sequence[CacheEntry]) -> set[str]:
+    """Keeps the blobs of some results for the run that takes them, and returns the runs whose results it may take.
+
+    A gc that deletes one of these runs later sees the record that is written here. A gc that does so now may have read
+    the records already, but has put a mark into the run before. No commit is written before that is known: a driver
+    that dies leaves none whose blobs a gc deletes.
 
     Args:
-        keys: Those of the run whose commits refer to them; the commits have been written.
-        entry: The entry.
+        keys: Those of the run that takes the results.
+        entries: The results.
+
+    Raises:
+        StorageError: The store can't be reached, or refuses.
     """
+    blobs = {ref.blob: ref for entry in entries for ref in entry.blobs()}
+    if blobs:
+        put_taken(keys.run_store.store, keys.run_store.prefix, list(blobs.values()))
+    return {entry.run for entry in {each.run: each for each in entries}.values() if _is_held(keys, entry)}
+
+
+def _is_held(keys: Keys, entry: CacheEntry) -> bool:
+    """True if no gc deletes the run of an entry now."""
     origin = _origin(keys, entry)
     marks = origin.store.list_keys(f"{origin.prefix}/{MARKS}")
     return next(iter(marks), None) is None and origin.store.exists(origin.task_key(entry.step, entry.task, _COMMIT))
 
 
-def give_back(keys: Keys, spec: TaskSpec) -> None:
-    """Deletes the commit of a task that has taken a result whose run is being deleted."""
-    keys.run_store.store.delete([keys.run_store.task_key(spec.name.step, spec.name.id, _COMMIT)])
+def take(keys: Keys, spec: TaskSpec, found: Found) -> bool:
+    """Commits a result, whose run is held, for a task; returns False if the task has one already.
+
+    Raises:
+        StorageError: The store can't be reached, or refuses.
+    """
+    data = to_bytes(found.commit.to_document())
+    return keys.run_store.store.put_new(keys.run_store.task_key(spec.name.step, spec.name.id, _COMMIT), data)
 
 
 # What can go wrong with the cache without any harm to the run.

@@ -1,10 +1,11 @@
 """Drivers that die: real processes, each forked from this one, which has everything imported.
 
-    python driver_deaths.py FLOW_FILE once|chain|cancel|threads
+    python driver_deaths.py FLOW_FILE once|chain|cancel|threads|cached
 
 ``once``: for each change of state of a run, a driver is killed (SIGKILL) just before it, and ``attach`` finishes it.
 ``cancel``: the same with Ctrl-C (SIGINT), and ``resume``.
 ``threads``: as ``once`` for a few changes of state, with a driver that has a thread.
+``cached``: as ``once``, with results of the undisturbed run: no task runs again.
 ``chain``: one run, whose drivers die one after the other, each one change of state later than the one before it.
 After each run its result and the marks of its tasks are compared with those of an undisturbed run.
 """
@@ -18,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -206,9 +208,29 @@ def cancel(run: Run1, moment: int, whole: Run1) -> bool:
     return True
 
 
+def cached(whole: Run1) -> tuple[int, int]:
+    """Take the results of a run at each change of state; return the number of deaths, and of changes of state."""
+    executed = whole.executions()
+    again = Run1(whole.flow, whole.folder, "again")
+    again.marks = whole.marks  # whose name is in the key of a step that reads it
+    assert again.fork(NEVER, is_first=True) == 0, (whole.folder / "output").read_text()
+    changes, count = int((whole.folder / "changes").read_text()), 0
+    for moment in range(changes):
+        run = Run1(whole.flow, whole.folder, f"d{moment}")
+        run.marks = whole.marks
+        count += os.WIFSIGNALED(run.fork(moment, is_first=True))
+        assert run.attach(NEVER) == 0, (run.folder / "output").read_text()
+        run.check(whole)
+        assert run.executions() == executed, f"{run.name}: {run.executions()[len(executed) :]} ran again"
+    return count, changes
+
+
 def main(file: str, kind: str) -> None:
     """Run the deaths, and print their number."""
     flow, folder = load_flow(Path(file)), Path(file).parent
+    if kind == "cached":  # the changes to the library that this module makes would be parts of all keys
+        own, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+        assert vars(own)["main"] is main
     whole = Run1(flow, folder, "whole")
     assert whole.fork(NEVER, is_first=True) == 0, (folder / "output").read_text()
     changes = int((folder / "changes").read_text())
@@ -220,6 +242,8 @@ def main(file: str, kind: str) -> None:
             count += os.WIFSIGNALED(run.fork(moment, is_first=True))
             assert run.attach(NEVER) == 0, (folder / "output").read_text()
             run.check(whole)
+    elif kind == "cached":
+        count, changes = cached(whole)
     elif kind == "cancel":
         for moment in range(changes):
             count += cancel(Run1(flow, folder, f"c{moment}"), moment, whole)

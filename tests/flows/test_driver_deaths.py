@@ -156,3 +156,15 @@ def test_the_driver_may_die_at_any_change_of_state(tmp_path: Path, kind: str) ->
     deaths, changes = _run_deaths(tmp_path, FLOW, kind)
     assert changes > 60
     assert deaths >= (8 if kind == "chain" else changes * 0.9)
+
+
+@pytest.mark.slow
+def test_a_driver_that_takes_cached_results_may_die_at_any_change_of_state(tmp_path: Path) -> None:
+    """The result is the same, and no task runs: those that were not taken yet are taken by the next driver."""
+    (tmp_path / ".k8sflowignore").write_text("*.marks*\noutput\nchanges\n")
+    source = FLOW.replace("    @step\n", '    @cache(version="1")\n    @step\n').replace(
+        "import current,", "import cache, current,"
+    )
+    deaths, changes = _run_deaths(tmp_path, source, "cached")
+    assert changes > 30
+    assert deaths >= changes * 0.9

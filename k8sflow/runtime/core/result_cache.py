@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import PackageError
@@ -12,13 +13,14 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.cache_index import CacheEntry
 from k8sflow.storage.cache_plan import CachePlan
 from k8sflow.storage.file_state import signature
-from k8sflow.task.cached import HARMLESS, Keys, give_back, is_held, take
+from k8sflow.task.cached import HARMLESS, Keys, find, hold, take
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskSpec
 
 # So many tasks are looked up before those of them that have to run are submitted.
 _AT_A_TIME = 64
 _log = DebugLog(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -86,28 +88,37 @@ class ResultCache:
 
     def _entries(self, plan: CachePlan, tasks: Sequence[TaskSpec]) -> list[CacheEntry | None]:
         """The results that were taken; None for a task that has to run."""
+        found = self._each(lambda task: find(self._keys, plan, task), tasks)
+        usable = {task.name: each for task, each in zip(tasks, found, strict=True) if each is not None}
+        if not usable:
+            return [None] * len(tasks)
+        try:
+            held = hold(self._keys, [each.entry for each in usable.values()])
+        except HARMLESS as error:
+            _log.debug("No result of the cache is taken for %s: %s", tasks[0].name.step, error)
+            return [None] * len(tasks)
+        waiting = [task for task in tasks if task.name in usable and usable[task.name].entry.run in held]
+        taken = self._each(lambda task: take(self._keys, task, usable[task.name]) or None, waiting)
+        done = {task.name for task, is_new in zip(waiting, taken, strict=True) if is_new}
+        return [usable[task.name].entry if task.name in done else None for task in tasks]
 
-        def find(task: TaskSpec) -> CacheEntry | None:
+    def _each(self, call: Callable[[TaskSpec], _T | None], tasks: Sequence[TaskSpec]) -> list[_T | None]:
+        """Calls something for each task; None for those where it fails, so that they run."""
+
+        def harmless(task: TaskSpec) -> _T | None:
             try:
-                return take(self._keys, plan, task)
+                return call(task)
             except HARMLESS as error:
-                _log.debug("%s is not looked up in the cache: %s", task.name, error)
+                _log.debug("%s takes no result of the cache: %s", task.name, error)
                 return None
 
         parallel = self._keys.run_store.store.parallel_reads
         if parallel == 1 or len(tasks) == 1:
-            found = [find(task) for task in tasks]
-        else:
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it imports logging; few runs need it
+            return [harmless(task) for task in tasks]
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it imports logging; few runs need it
 
-            with ThreadPoolExecutor(parallel) as pool:
-                found = list(pool.map(find, tasks))
-        origins = {entry.run: entry for entry in found if entry is not None}
-        lost = {run for run, entry in origins.items() if not is_held(self._keys, entry)}
-        for task, entry in zip(tasks, found, strict=True):
-            if entry is not None and entry.run in lost:
-                give_back(self._keys, task)
-        return [None if entry is None or entry.run in lost else entry for entry in found]
+        with ThreadPoolExecutor(parallel) as pool:
+            return list(pool.map(harmless, tasks))
 
 
 def _taken(flow: str, task: TaskSpec, entry: CacheEntry) -> Taken:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.problems import Location
 from k8sflow.runtime.core.result_cache import ResultCache
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.cache_plan import CachePlan
 from k8sflow.storage.encoding import encode
 from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.garbage import GarbageCollector
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, RunRecord, dump
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, dump
 from k8sflow.storage.run_store import MARKS, RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.task.cached import Keys, Result, keep, plain
@@ -126,8 +135,8 @@ def test_a_result_is_taken_and_inherited_artifacts_are_those_of_the_run(anywhere
     assert not flow.take(flow.start("three", x=2))
 
 
-def test_a_result_of_a_run_that_is_being_deleted_is_given_back(anywhere: Flow) -> None:
-    """The gc has looked for references before the commit was written."""
+def test_no_result_is_taken_of_a_run_that_is_being_deleted(anywhere: Flow) -> None:
+    """The gc may have read all references before this run wrote its own."""
     flow = anywhere
     flow.work(flow.start("one", x=1), y="v" * 5000)
     flow.store.put(f"F/runs/one/{MARKS}gc.json", [dump({})])
@@ -136,6 +145,116 @@ def test_a_result_of_a_run_that_is_being_deleted_is_given_back(anywhere: Flow) -
     assert two.run_store.read_commit("work", "0") is None
     flow.store.delete([f"F/runs/one/{MARKS}gc.json"])
     assert flow.take(two)
+
+
+class Killed(BaseException):
+    """Ends a driver as SIGKILL does: nothing catches it."""
+
+
+def _watched(folder: Path, before: Callable[[int], None]) -> FolderStore:
+    """Open a store that calls something before each operation, with its number."""
+    store, count = FolderStore(str(folder)), itertools.count()
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            before(next(count))
+            return method(*arguments)
+
+        return call
+
+    for name in ("get", "put", "put_new", "exists", "list_keys", "list_objects", "list_folders", "delete", "age"):
+        setattr(store, name, watched(getattr(store, name)))
+    return store
+
+
+class Race:
+    """A run that takes a result while a gc deletes the run that has made it.
+
+    Args:
+        folder: The folder of the store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.flow = Flow(FolderStore(str(folder)))
+        self.flow.work(self.flow.start("one", x=1), y="v" * 5000)
+        RunStore(self.flow.store, "F", "one").write_run_outcome(OutcomeRecord(Outcome.SUCCEEDED, 1e9))
+        for path in folder.rglob("*"):
+            os.utime(path, (1e9, 1e9))  # or no gc would delete the blobs
+        self.flow.start("two", x=1)
+
+    def take(self, before: Callable[[int], None]) -> None:
+        """Take the result, unless the driver is killed."""
+        driver = Flow(_watched(self.folder, before))
+        run = RunStore(driver.store, "F", "two")
+        with contextlib.suppress(Killed):
+            driver.take(Keys(run.read(), run, GRAPH))
+
+    def gc(self, before: Callable[[int], None]) -> None:
+        """Delete the run that has made the result."""
+        store = _watched(self.folder, before)
+        select = lambda found: [each for each in found if each.run_store.run == "one"]  # noqa: E731
+        GarbageCollector(store, "F", select, lambda *_: frozenset(), is_dry_run=False).collect()
+
+    def check(self) -> bool:
+        """Return if the run has a result, and check that it is whole."""
+        run = RunStore(self.flow.store, "F", "two")
+        if (commit := run.read_commit("work", "0")) is None:
+            return False
+        refs = Tables(run).table("work/0", commit).refs()
+        return bool(self.flow.artifacts.load(refs["y"], "y") == "v" * 5000)
+
+
+def _operations(folder: Path) -> tuple[int, int]:
+    """Count what a driver that takes a result, and a gc, do with the store."""
+    taken, deleted = [0], [0]
+    race = Race(folder)
+    race.take(taken.append)
+    assert race.check()
+    race.gc(deleted.append)
+    assert race.check()
+    assert not list(race.flow.store.list_keys("F/runs/one/"))
+    return taken[-1] + 1, deleted[-1] + 1
+
+
+def _kill_at(moment: int, number: int) -> None:
+    if number == moment:
+        raise Killed
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_during_a_gc_leaves_no_result_without_its_values(tmp_path: Path) -> None:
+    """At each operation on the store, while the gc is at each of its own; or it survives."""
+    steps, moments = _operations(tmp_path / "whole")
+    found: Counter[bool] = Counter()
+    for moment in range(moments):
+        for step in range(steps + 1):
+            race = Race(tmp_path / f"{moment}-{step}")
+            race.gc(lambda number, r=race, m=moment, s=step: r.take(partial(_kill_at, s)) if number == m else None)
+            found[race.check()] += 1
+            shutil.rmtree(race.folder)
+    assert set(found) == {True, False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("survives", [True, False])
+def test_a_gc_that_is_faster_than_a_driver_leaves_no_result_without_its_values(tmp_path: Path, survives: bool) -> None:
+    """All of the gc happens before an operation of the driver, which is killed there or later, or survives."""
+    steps, _ = _operations(tmp_path / "whole")
+    for step in range(steps):
+        for death in range(step, steps + 1) if not survives else [steps + 1]:
+            race = Race(tmp_path / f"{step}-{death}")
+
+            def before(number: int, race: Race = race, step: int = step, death: int = death) -> None:
+                if number == step:
+                    race.gc(lambda _: None)
+                _kill_at(death, number)
+
+            race.take(before)
+            race.check()
+            race.gc(lambda _: None)  # the next one
+            race.check()
+            shutil.rmtree(race.folder)
 
 
 def test_an_ignored_artifact_that_the_step_sets_has_the_cached_value(flow: Flow) -> None:
