@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from tests.support import flow_command, write_flow
 HEAD = """
 import os, sys
 import helpers
-from k8sflow import FlowSpec, Parameter, cache, catch, current, step
+from k8sflow import Config, FlowMutator, FlowSpec, IncludeFile, Parameter, cache, catch, current, step
+from k8sflow import user_step_decorator
 """
 END = """
     @step
@@ -272,6 +274,68 @@ class F(FlowSpec):
 """,
         ("flow.py", "{11: 'a', 22: 'b'}", "{22: 'b', 11: 'a'}"),
     ),
+    "the file of a config": (
+        """
+class F(FlowSpec):
+    c = Config("c", default="@FOLDER@/data", parser=lambda text: {"a": int(text)})
+    @cache
+    @step
+    def start(self):
+        self.result = self.c.a
+        self.next(self.end)
+""",
+        ("../data", "11", "22"),
+    ),
+    "the content of an IncludeFile": (
+        """
+class F(FlowSpec):
+    c = IncludeFile("c", default="@FOLDER@/data")
+    @cache
+    @step
+    def start(self):
+        self.result = self.c
+        self.next(self.end)
+""",
+        ("../data", "11", "22"),
+    ),
+    "a decorator that a mutator adds": (
+        """
+@user_step_decorator
+def given(name, flow, inputs=None, attributes=None):
+    yield
+    flow.result = 11
+class everywhere(FlowMutator):
+    def mutate(self, mutable_flow):
+        for name, each in mutable_flow.steps:
+            if name == "start":
+                each.add_decorator(given)
+@everywhere
+class F(FlowSpec):
+    @cache
+    @step
+    def start(self):
+        self.result = 0
+        self.next(self.end)
+""",
+        ("flow.py", "= 11", "= 22"),
+    ),
+    "a step that comes back to itself": (
+        """
+class F(FlowSpec):
+    @cache
+    @step
+    def start(self):
+        self.result = 0
+        self.next(self.again)
+    @cache
+    @step
+    def again(self):
+        self.result += 1
+        self.more = self.result < 11
+        self.next({True: self.again, False: self.end}, condition="more")
+""",
+        ("flow.py", "< 11", "< 22"),
+    ),
     "the form of a letter": (
         """
 class F(FlowSpec):
@@ -402,3 +466,50 @@ def test_results_of_a_store_that_only_others_can_write_are_not_harmful(folder: P
         output = _run(file)
         assert "RESULT 11" in output
         assert "cached from" not in output
+
+
+PLAIN = (
+    "class F(FlowSpec):\n    @cache\n    @step\n    def start(self):\n        self.result = 11\n"
+    "        self.next(self.end)\n"
+)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_task_that_is_killed_while_it_keeps_its_result(folder: Path, moment: str) -> None:
+    """It has a commit, so the run succeeds; a later run takes the result, or runs the step if it was not kept yet."""
+    file = write_flow(folder, PLAIN + END, head=HEAD)
+    (folder.parent / "patches").mkdir()
+    # Loaded by each interpreter, and no part of any key.
+    (folder.parent / "patches" / "sitecustomize.py").write_text(
+        "import os, signal, k8sflow.storage.folder as folder\n"
+        "put, die = folder.FolderStore.put, lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def patched(self, key, *arguments):\n"
+        "    if '/cache/' not in key:\n        return put(self, key, *arguments)\n"
+        + ("    die()\n" if moment == "before" else "    put(self, key, *arguments)\n    die()\n")
+        + "folder.FolderStore.put = patched\n"
+    )
+    assert "RESULT 11" in _run(file, PYTHONPATH=str(folder.parent / "patches"))
+    for is_cached in (moment == "after", True):
+        output = _run(file)
+        assert "RESULT 11" in output
+        assert ("[start/0] cached from" in output) is is_cached
+
+
+def test_two_runs_at_once_with_one_key(folder: Path) -> None:
+    """Each has its own result, and those that follow take one of them."""
+    file = write_flow(folder, PLAIN.replace("= 11", "= os.getppid() * 0 + 11") + END, head=HEAD)
+    with ThreadPoolExecutor(3) as pool:
+        for output in pool.map(lambda _: _run(file), range(3)):
+            assert "RESULT 11" in output
+    assert "[start/0] cached from" in _run(file)
+
+
+def test_a_store_that_takes_no_results(folder: Path) -> None:
+    """As where the entries are those of another user: the run succeeds, and the output of the step says why."""
+    file = write_flow(folder, PLAIN + END, head=HEAD)
+    (folder / ".k8sflow" / "F").mkdir(parents=True)
+    (folder / ".k8sflow" / "F" / "cache").write_text("")
+    for _ in range(2):
+        output = _run(file)
+        assert "RESULT 11" in output
+        assert "@cache doesn't keep this result: " in output

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from threading import Lock, RLock
 from typing import Any
 
+from k8sflow.runtime.caching.flow_class import own
+
 _POINTER = tuple.__itemsize__
 _PROTOCOL = 4
 
@@ -99,7 +101,7 @@ def is_changeable(value: object) -> bool:
 
 def has_results(value: Any) -> bool:
     """True if a function under ``functools.cache`` already holds results of earlier calls, which can't be seen."""
-    info = getattr(value, "cache_info", None)
+    info = own(value, "cache_info")
     return info is not None and info().currsize > 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
@@ -20,9 +21,14 @@ def has_own_access(value: object) -> bool:
     return hasattr(type(value), "__get__") and type(value) not in _KNOWN
 
 
+def own(value: Any, name: str) -> Any:
+    """An attribute that an object really has; None for one that its ``__getattr__`` makes, as a config's does."""
+    return getattr(value, name, None) if inspect.getattr_static(value, name, None) is not None else None
+
+
 def methods_in(member: Any) -> Iterator[FunctionType]:
     """The functions in a member of a class, and those that decorators have wrapped."""
-    inner = [getattr(member, name, None) for name in ("fget", "fset", "fdel", "func", "__func__", "__wrapped__")]
+    inner = [own(member, name) for name in ("fget", "fset", "fdel", "func", "__func__", "__wrapped__")]
     if isinstance(member, FunctionType):
         yield member
     for each in inner:

@@ -278,3 +278,34 @@ def test_the_user_counts_where_the_step_may_read_it(folder: Path, line: str, cou
     files = {**FILES, "flow.py": source.replace("import FlowSpec,", "import FlowSpec, current,")}
     ada, bob = (plans(folder, files, user=user)["work"].parts for user in ("ada", "bob"))
     assert (ada != bob) is counts
+
+
+@pytest.mark.parametrize(
+    ("uses", "part"),
+    [
+        ("self.c.a", ""),
+        ("self.p", ""),
+        ("self.D[0]", ""),
+        ("os.environ['XX']", "@environment"),
+    ],
+)
+def test_a_config_counts_where_its_value_is_used(folder: Path, uses: str, part: str) -> None:
+    """As itself, as the default of a parameter, in a constant, and in a decorator."""
+    source = (
+        "import os\nfrom k8sflow import Config, FlowSpec, Parameter, cache, config_expr, environment, step\n"
+        "class F(FlowSpec):\n    c = Config('c', default='c.json')\n    p = Parameter('p', default=c.a)\n"
+        "    D = config_expr('[c.a]')\n"
+        "    @environment(vars={'XX': config_expr('str(c.a)')})\n    @cache\n    @step\n    def start(self):\n"
+        f"        self.x = {uses}\n        self.next(self.end)\n    @step\n    def end(self):\n        pass\n"
+    )
+    found = []
+    for value in (1, 1, 2):
+        (folder.parent / "c.json").write_text(f'{{"a": {value}}}')
+        flow = source.replace("'c.json'", repr(str(folder.parent / "c.json")))
+        if part == "":
+            flow = flow.replace("    @environment(vars={'XX': config_expr('str(c.a)')})\n", "")
+        found.append(plans(folder, {"flow.py": flow})["start"])
+    assert found[0].parts == found[1].parts
+    assert not found[0].refused
+    name = uses.split(".")[1].partition("[")[0] if part == "" else ""
+    assert found[0].may_read(name) if name else found[0].parts[part] != found[2].parts[part]
