@@ -9,6 +9,7 @@ from k8sflow import shadowing  # until the end of this file, a user's random.py 
 
 # isort: split
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -339,5 +340,19 @@ class _Package(ModuleType):
         super().__setattr__(name, value)
 
 
+class _Modules:
+    """Finds modules of k8sflow that are named as Metaflow's (importlib.abc.MetaPathFinder)."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if not name.startswith("k8sflow."):
+            return None
+        modules = importlib.import_module("k8sflow.metaflow_modules")
+        return modules.Finder(__name__).find_spec(name, path, target)
+
+
 sys.modules[__name__].__class__ = _Package
+sys.meta_path.append(_Modules())
+if "K8SFLOW_AS_METAFLOW" in os.environ:
+    importlib.import_module("k8sflow.metaflow_modules").install()
 shadowing.AT_IMPORT.leave()

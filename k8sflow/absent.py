@@ -30,3 +30,15 @@ def message(name: str) -> str | None:
     """The message of the error for a name of Metaflow's; None if k8sflow says nothing about it."""
     instead = _INSTEAD.get(name)
     return None if instead is None else f"k8sflow has no {name}, which Metaflow has. {instead}"
+
+
+def module(name: str) -> str:
+    """The message of the error for a module of Metaflow's that k8sflow doesn't have.
+
+    Args:
+        name: Its name, without ``metaflow``.
+    """
+    return (
+        f"k8sflow has no module {name}, which Metaflow may have. The names that Metaflow documents are in k8sflow "
+        "itself, and in k8sflow.cards, k8sflow.exception and k8sflow.plugins."
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config, debug_log, shadowing
+from k8sflow import config, debug_log, metaflow_modules, shadowing
 from k8sflow.cli import (
     batch,
     before_command,
@@ -54,7 +54,7 @@ def main(instance: FlowSpec) -> None:
             sys.argv[1:] = runner_call.expanded(command, call, parameters)
         execute(
             command,
-            prog_name=f"python {sys.argv[0]}",
+            prog_name=f"python {'-m k8sflow.as_metaflow ' if metaflow_modules.is_installed() else ''}{sys.argv[0]}",
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from k8sflow import config
+from k8sflow import config, metaflow_modules
 from k8sflow.articles import described
 from k8sflow.client import Run, Task
 from k8sflow.errors import ConfigurationError, NotFoundError, ParameterError, RunError
@@ -197,8 +197,9 @@ class Runner:
     def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
         """A command's process, and its command line for people; ``answer`` is the option for its answer's file."""
         check_local("Runner can't start a process")
-        line = [sys.executable, str(self.flow_file), command, "--k8sflow-call"]
-        shown = shlex.join([Path(sys.executable).name, self.flow_file.name, command])
+        hook = ["-m", "k8sflow.as_metaflow"] if metaflow_modules.is_installed() else []
+        line = [sys.executable, *hook, str(self.flow_file), command, "--k8sflow-call"]
+        shown = shlex.join([Path(sys.executable).name, *hook, self.flow_file.name, command])
         words = _configs(values)
 
         def call(file: str) -> str:

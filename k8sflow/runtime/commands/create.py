@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k8sflow import metaflow_modules
 from k8sflow.errors import ArtifactError, PackageError, ParameterError, RunError
 from k8sflow.executors.by_name import LOCAL, check_local
 from k8sflow.flow.configs import ParameterContext
@@ -222,6 +223,7 @@ def new_record(
         k8sflow_version=VERSION,
         modules=package.modules(folder),
         code_hashes=package.code_hashes(folder, file),
+        as_metaflow=metaflow_modules.is_installed(),
     )
 
 

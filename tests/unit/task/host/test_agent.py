@@ -38,6 +38,17 @@ def test_a_task_runs_and_reports(tmp_path: Path) -> None:
     assert ArtifactStore(runner.store, "F").load(commit.artifacts["x"], "x") == ["flow.py"]
 
 
+def test_metaflow_is_k8sflow_where_the_run_says_so(tmp_path: Path) -> None:
+    """In the task, and in the processes that it starts."""
+    body = "import metaflow\nself.x = metaflow.FlowSpec.__module__, os.environ['K8SFLOW_AS_METAFLOW']"
+    runner, command = prepare(tmp_path, body)
+    code, _, output = ended(tmp_path, start_agent(tmp_path, [*command, "--as-metaflow"]))
+    assert code == 0, output
+    commit = runner.run_store.read_commit("start", "0")
+    assert commit is not None
+    assert ArtifactStore(runner.store, "F").load(commit.artifacts["x"], "x") == ("k8sflow.flow.spec", "1")
+
+
 @pytest.mark.parametrize(
     ("body", "summary"),
     [
