@@ -21,6 +21,7 @@ from k8sflow import absent
 OURS, METAFLOW = "k8sflow", "metaflow"
 # Set in the processes of a flow that imports from ``metaflow``, and in those that they start.
 VARIABLE = "K8SFLOW_AS_METAFLOW"
+_EVENTS = ("k8sflow.integrations",)
 _CARDS, _S3 = ("k8sflow.cards",), ("k8sflow.s3", "k8sflow.exception")
 _RUNNER = ("k8sflow.runner.executing", "k8sflow.runner.runner", "k8sflow.runner.notebook", "k8sflow.runner.deployer")
 _PARAMETERS = ("k8sflow.flow.parameters", "k8sflow.flow.configs")
@@ -33,11 +34,11 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "datatools": _S3,
     "datatools.s3": _S3,
     "decorators": ("k8sflow.exception",),
-    "events": (),
+    "events": _EVENTS,
     "exception": ("k8sflow.exception",),
     "flowspec": (),
     "includefile": (),
-    "integrations": (),
+    "integrations": _EVENTS,
     "metaflow_config": ("k8sflow.metaflow_settings",),
     "metaflow_current": (),
     "metaflow_profile": (),
@@ -46,7 +47,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "parameters": _PARAMETERS,
     "plugins": (),
     "plugins.argo": (),
-    "plugins.argo.argo_events": (),
+    "plugins.argo.argo_events": _EVENTS,
     "plugins.aws": (),
     "plugins.aws.batch": (),
     "plugins.aws.batch.batch_decorator": (),
@@ -110,6 +111,11 @@ def stand_in() -> None:
         sys.meta_path.append(_METAFLOW)
 
 
+def is_known(name: str) -> bool:
+    """True if there is such a module, without ``metaflow``."""
+    return name in _MODULES
+
+
 class Finder:
     """Finds the modules below a name, as the import system asks for them (importlib.abc.MetaPathFinder).
 
@@ -159,7 +165,7 @@ class _Names(ModuleType):
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         inner = f"{self.__name__}.{name}"
-        if inner.partition(".")[2] in _MODULES:
+        if is_known(inner.partition(".")[2]):
             return importlib.import_module(inner)
         for home in self._homes:
             found = getattr(importlib.import_module(home), name, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -27,6 +28,7 @@ from k8sflow.storage.run_store import RunStore
 
 # Options that are needed before the flow's other options are known.
 _CONFIGS = ("config", "config_value")
+_START_SECONDS = 3600.0
 _Executing = TypeVar("_Executing", ExecutingRun, ExecutingTask)
 
 
@@ -38,6 +40,7 @@ class Runner:
         show_output: True to show the output of ``run``, ``resume`` and ``spin`` while waiting for the end.
         env: Variables to add to the environment.
         cwd: The working directory of the runs, in which they are stored; None for the current one.
+        file_read_timeout: Seconds in which the asynchronous methods expect the run or task to start.
         options: Options of the commands, as keyword arguments: ``decospecs=["kubernetes"]``, ``max_workers=4``,
             ``config=("name", "file.json")``, ``config_value=[("name", {...})]``. A list repeats an option.
 
@@ -52,8 +55,10 @@ class Runner:
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        file_read_timeout: float = _START_SECONDS,
         **options: Any,
     ) -> None:
+        self._start_seconds = file_read_timeout
         self.flow_file = Path(flow_file).resolve()
         if not self.flow_file.is_file():
             raise RunError(f"there is no flow file {self.flow_file}.")
@@ -94,7 +99,7 @@ class Runner:
         Raises:
             RunError: No run was started.
         """
-        return await self._start("run", options).when_started()
+        return await self._start("run", options).when_started(self._start_seconds)
 
     async def async_resume(self, **options: Any) -> ExecutingRun:
         """Resumes a run, and returns when the new one exists.
@@ -105,7 +110,7 @@ class Runner:
         Raises:
             RunError: No run was started.
         """
-        return await self._start("resume", options).when_started()
+        return await self._start("resume", options).when_started(self._start_seconds)
 
     def spin(self, pathspec: str, **options: Any) -> ExecutingTask:
         """Reruns a step on the inputs of an earlier run's task, and returns when it has ended in any way.
@@ -129,7 +134,7 @@ class Runner:
         Raises:
             RunError: No task was started.
         """
-        return await self._start_spin(pathspec, options).when_started()
+        return await self._start_spin(pathspec, options).when_started(self._start_seconds)
 
     @property
     def settings(self) -> config.Settings:
@@ -168,6 +173,14 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cleanup()
+
+    async def __aenter__(self) -> Runner:  # noqa: PYI034  as above
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.cleanup)
 
     def _to_end(self, command: str, options: Mapping[str, Any]) -> ExecutingRun:
         return self._shown(self._start(command, options))

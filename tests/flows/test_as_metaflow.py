@@ -158,3 +158,33 @@ assert Run is k8sflow.Run and click is own and FlowSpec is k8sflow.FlowSpec
 """
     done = run_in(tmp_path, sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_pytorch_parallel_is_parallel(tmp_path: Path) -> None:
+    source = """
+    class F(FlowSpec):
+        @step
+        def start(self):
+            self.next(self.train, num_parallel=2)
+        @{decorator}
+        @step
+        def train(self):
+            import os
+            self.got = (os.environ["WORLD_SIZE"], os.environ["MASTER_PORT"])
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            self.got = {{found.got for found in inputs}}
+            self.next(self.end)
+        @step
+        def end(self):
+            pass
+    """
+    head = "from k8sflow import FlowSpec, pytorch_parallel, step\n"
+    file = write_flow(tmp_path, source.format(decorator="pytorch_parallel(master_port=29123)"), head=head)
+    done = run_in(tmp_path, sys.executable, str(file), "run")
+    assert done.returncode == 0, done.stderr
+    assert latest(tmp_path).data.got == {("2", "29123")}
+    write_flow(tmp_path, source.format(decorator="pytorch_parallel"), head=head)
+    done = run_in(tmp_path, sys.executable, str(file), "check")
+    assert done.returncode == 0, done.stderr
