@@ -18,6 +18,7 @@ from k8sflow.cli import (
     datastore,
     graphs,
     kubernetes,
+    metaflow_commands,
     reading,
     resume,
     run_options,
@@ -111,6 +112,8 @@ def _group(definition: FlowDefinition) -> click.Group:
         completion.command(group, program),
         *_commands_of_pods(definition),
     ):
+        group.add_command(command)
+    for command in metaflow_commands.commands(definition, group):
         group.add_command(command)
     datastore.add_to(group)
     return group

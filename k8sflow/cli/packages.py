@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
-    """The commands ``package list`` and ``package save``.
+    """The commands ``package info``, ``list`` and ``save``.
 
     Args:
         scope: The runs.
@@ -54,6 +54,7 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
                 raise PackageError(f"the package can't be written to {file}: {error.strerror}.") from error
             click.echo(f"{file}: {units.size(len(archive))}")
 
+    group.add_command(_info_command(scope, flow, run))
     group.add_command(
         click.Command("list", callback=show, params=[run, output.JSON_OPTION], help="List the files of the package.")
     )
@@ -73,10 +74,15 @@ def _archive(scope: Scope, flow: type[FlowSpec] | None, run: str | None) -> byte
         from k8sflow.storage import package  # noqa: PLC0415  --help needs no package
 
         return package.build(code_folder(flow)).archive
-    return _taken_along(scope.run(run))
+    return archive_of(scope.run(run))
 
 
-def _taken_along(run: Run) -> bytes:
+def archive_of(run: Run) -> bytes:
+    """The code package of a run.
+
+    Raises:
+        PackageError: It has none.
+    """
     if run.code is None:
         raise PackageError(
             f"the run {run.pathspec} has no code package.",
@@ -84,6 +90,28 @@ def _taken_along(run: Run) -> bytes:
             advice="A run with a step on Kubernetes has one.",
         )
     return run.code.archive
+
+
+def _info_command(scope: Scope, flow: type[FlowSpec] | None, parameter: click.Parameter) -> click.Command:
+    def info(run: str | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
+        with errors_shown():
+            archive = _archive(scope, flow, run)
+            _print_info(archive, len(_files(archive)), as_json=as_json)
+
+    options = [parameter, output.JSON_OPTION]
+    return click.Command("info", callback=info, params=options, help="Print the size and the hash of the package.")
+
+
+def _print_info(archive: bytes, files: int, *, as_json: bool) -> None:
+    import hashlib  # noqa: PLC0415  --help needs no hash
+
+    facts = {"sha256": hashlib.sha256(archive).hexdigest(), "files": files, "size": len(archive)}
+    if as_json:
+        output.print_json(facts)
+        return
+    output.print_pair("sha256", str(facts["sha256"]))
+    output.print_pair("files", str(files))
+    output.print_pair("size", units.size(len(archive)))
 
 
 def _files(archive: bytes) -> list[tuple[str, int]]:

@@ -29,6 +29,7 @@ class RunRequest:
         tags: Words to find the run by.
         run_id: The run's id; None to make one.
         run_id_file: File for the run's id.
+        runner_attribute_file: File for the flow's name, the run's id and its store, as JSON.
         max_workers: How many tasks run at a time; None for the executor's default.
         max_num_splits: How many branches a foreach may open.
         branch: The project's branch that ``--branch`` named.
@@ -46,6 +47,7 @@ class RunRequest:
     tags: tuple[str, ...] = ()
     run_id: str | None = None
     run_id_file: str | None = None
+    runner_attribute_file: str | None = None
     max_workers: int | None = None
     max_num_splits: int = MAX_NUM_SPLITS
     branch: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -150,8 +151,9 @@ def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
         )
     if request.run_id is not None and store is not None:
         RunStore(store, request.flow.__name__, request.run_id).refuse_existing()
-    if request.run_id_file is not None:
-        id_files.check(Path(request.run_id_file), _RUN_ID)
+    for file in (request.run_id_file, request.runner_attribute_file):
+        if file is not None:
+            id_files.check(Path(file), _RUN_ID)
 
 
 def create(
@@ -200,9 +202,17 @@ def create(
     run_store.create(record)
     check_exclusive(run_store, record)
     run_store.hold_origin(record)
-    if request.run_id_file is not None:
-        id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
+    _tell(request, run_store)
     return Session(record, run_store, placement, request.settings, definition)
+
+
+def _tell(request: RunRequest, run: RunStore) -> None:
+    """Writes the files by which the program that has called the command learns of the run."""
+    if request.run_id_file is not None:
+        id_files.write(Path(request.run_id_file), _RUN_ID, run.run)
+    if request.runner_attribute_file is not None:
+        facts = {"flow_name": run.flow, "run_id": run.run, "metadata": run.store.url}
+        id_files.write(Path(request.runner_attribute_file), _RUN_ID, json.dumps(facts))
 
 
 def new_record(
