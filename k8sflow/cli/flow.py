@@ -158,7 +158,7 @@ def _run_command(definition: FlowDefinition) -> click.Command:
 
     def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
-            request = run_options.request(definition, values)
+            request = run_options.with_defaults(run_options.request(definition, values))
             if is_dry_run:
                 from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
 

@@ -38,6 +38,7 @@ class Runner:
     Args:
         flow_file: The file.
         show_output: True to show the output of ``run``, ``resume`` and ``spin`` while waiting for the end.
+        profile: The profile of settings (``K8SFLOW_PROFILE``); None for that of the environment.
         env: Variables to add to the environment.
         cwd: The working directory of the runs, in which they are stored; None for the current one.
         file_read_timeout: Seconds in which the asynchronous methods expect the run or task to start.
@@ -52,6 +53,7 @@ class Runner:
         self,
         flow_file: str | os.PathLike[str],
         show_output: bool = True,  # noqa: FBT001, FBT002  the order that users know
+        profile: str | None = None,
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
@@ -63,7 +65,7 @@ class Runner:
         if not self.flow_file.is_file():
             raise RunError(f"there is no flow file {self.flow_file}.")
         self._show_output = show_output
-        self.environment = {**os.environ, **(env or {})}
+        self.environment = {**os.environ, **({config.PROFILE: profile} if profile else {}), **(env or {})}
         self.cwd = _folder_of_runs(cwd)
         self.options = options
         self._children: list[Child] = []
