@@ -69,6 +69,9 @@ class Settings:
             kubernetes_tolerations: The option of ``@kubernetes`` of this name, for steps that don't set it, as it is
             written after ``--with kubernetes:``.
         default_decospecs: Decorators of every run's steps, as after ``--with``, separated by spaces.
+        package_suffixes: Endings of files that the code package keeps whatever their size, separated by commas.
+        package_file_limit_mb: The size in megabytes from which it leaves out files that are not code; None for 10.
+        package_limit_mb: The size in megabytes of all of its files; None for 100.
         log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
         kubernetes_job_ttl_seconds: How long finished Jobs are kept with their pods, to be looked at; None for an hour.
@@ -119,6 +122,9 @@ class Settings:
     kubernetes_shared_memory: str | None = None
     kubernetes_tolerations: str | None = None
     default_decospecs: str | None = None
+    package_suffixes: str | None = None
+    package_file_limit_mb: str | None = None
+    package_limit_mb: str | None = None
     log_limit_mb: str | None = None
     kubernetes_indexed_from: str | None = None
     kubernetes_job_ttl_seconds: str | None = None
@@ -145,11 +151,11 @@ class Settings:
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='Use a number of seconds, such as "600" for ten minutes.',
             )
-        if self.log_limit_mb is not None and not _is_amount(self.log_limit_mb):
-            raise ConfigurationError(
-                f"the setting log_limit_mb is {self.log_limit_mb!r}.",
-                advice='Use a number of megabytes, such as "1000".',
-            )
+        for key in ("log_limit_mb", "package_file_limit_mb", "package_limit_mb"):
+            if (written := getattr(self, key)) is not None and not _is_amount(written):
+                raise ConfigurationError(
+                    f"the setting {key} is {written!r}.", advice='Use a number of megabytes, such as "1000".'
+                )
         if self.kubernetes_followed_tasks is not None and not self.kubernetes_followed_tasks.isdecimal():
             raise ConfigurationError(
                 f"the setting kubernetes_followed_tasks is {self.kubernetes_followed_tasks!r}.",

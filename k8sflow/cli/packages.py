@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from k8sflow import units
+from k8sflow import config, units
 from k8sflow.cli import output
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import PackageError
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.request import code_folder
+from k8sflow.runtime.request import code_folder, code_package
 
 if TYPE_CHECKING:
     from k8sflow.client import Run
@@ -71,9 +71,10 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
 
 def _archive(scope: Scope, flow: type[FlowSpec] | None, run: str | None) -> bytes:
     if run is None and flow is not None:
-        from k8sflow.storage import package  # noqa: PLC0415  --help needs no package
-
-        return package.build(code_folder(flow)).archive
+        found = code_package(flow, config.load(code_folder(flow)))
+        if found.warning:
+            click.echo(f"Warning: {found.warning}", err=True)
+        return found.archive
     return archive_of(scope.run(run))
 
 

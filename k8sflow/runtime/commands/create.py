@@ -20,7 +20,7 @@ from k8sflow.runtime.commands import id_files
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.pod_sizes import requested
 from k8sflow.runtime.preflight import check_systems
-from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
+from k8sflow.runtime.request import RunRequest, code_file, code_folder, code_package, local_root
 from k8sflow.runtime.session import Session
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
@@ -111,7 +111,8 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
             cause="A run and the one that it resumes share their artifacts, which pods and jobs read from the bucket.",
             advice="Resume it on this machine, without --with, or start it again with run.",
         )
-    return Prepared(store, package.build(code_folder(request.flow)), warnings)
+    code = code_package(request.flow, request.settings)
+    return Prepared(store, code, [*warnings, *([code.warning] if code.warning else [])])
 
 
 def _prepared_here(request: RunRequest, origin: ObjectStore | None) -> Prepared:
@@ -129,13 +130,14 @@ def _prepared_here(request: RunRequest, origin: ObjectStore | None) -> Prepared:
     next(iter(store.list_folders("")), None)  # a bucket that is missing, or out of reach, is an error now
     folder = code_folder(request.flow)
     try:
-        return Prepared(store, package.build(folder))
+        code = code_package(request.flow, request.settings)
     except PackageError as error:
         warning = (
             f"the code is not stored with the run: {error.summary}\nOn other machines, artifacts of classes that are "
             f"defined in {folder} can't be read. {error.advice}"
         )
         return Prepared(store, warnings=[warning])
+    return Prepared(store, code, [code.warning] if code.warning else [])
 
 
 def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:

@@ -85,3 +85,16 @@ def test_the_code_of_a_run_on_this_machine_is_on_this_machine(tmp_path: Path) ->
     file = write_flow(tmp_path, SOURCE)
     assert flow_command(file, "run", "--run-id", "r1").returncode == 0
     assert "has no code package" in flow_command(file, "code", "diff", "r1").stderr
+
+
+def test_large_files_are_left_out_of_the_package_unless_their_suffix_is_named(tmp_path: Path) -> None:
+    file = write_flow(tmp_path, SOURCE)
+    with (tmp_path / "big.rds").open("wb") as big:
+        big.truncate(12_000_000)
+    done = flow_command(file, "package", "list")
+    assert "big.rds" not in done.stdout
+    assert "Warning: the code package leaves out large files: big.rds (12.0 MB)." in done.stderr
+    done = flow_command(file, "--package-suffixes", ".csv,.rds", "package", "list")
+    assert "big.rds" in done.stdout
+    done = flow_command(file, "package", "list", K8SFLOW_PACKAGE_FILE_LIMIT_MB="20")
+    assert "big.rds" in done.stdout
