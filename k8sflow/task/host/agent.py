@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, hooks, metaflow_modules, shadowing
+from k8sflow import config, hooks, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
@@ -88,7 +88,6 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers-timeout", type=float, default=0.0, help="seconds in which all of them have to come")
     parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
     parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
-    parser.add_argument("--as-metaflow", action="store_true", help="import k8sflow where the flow imports metaflow")
     return parser.parse_args(arguments)
 
 
@@ -313,8 +312,6 @@ def _run_flow(
         sys.argv = [str(Path(options.file).resolve()), *words]
         shadowing.protect(folder := str(Path.cwd()))
         sys.path.insert(0, folder)
-        if options.as_metaflow:
-            metaflow_modules.install()
         if "/" in options.file:  # it was started by `python -m`
             runpy.run_module(options.file.removesuffix(".py").replace("/", "."), run_name="__main__", alter_sys=True)
         else:
