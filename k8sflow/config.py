@@ -151,11 +151,7 @@ class Settings:
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='Use a number of seconds, such as "600" for ten minutes.',
             )
-        for key in ("log_limit_mb", "package_file_limit_mb", "package_limit_mb"):
-            if (written := getattr(self, key)) is not None and not _is_amount(written):
-                raise ConfigurationError(
-                    f"the setting {key} is {written!r}.", advice='Use a number of megabytes, such as "1000".'
-                )
+        self._check_sizes()
         if self.kubernetes_followed_tasks is not None and not self.kubernetes_followed_tasks.isdecimal():
             raise ConfigurationError(
                 f"the setting kubernetes_followed_tasks is {self.kubernetes_followed_tasks!r}.",
@@ -182,6 +178,13 @@ class Settings:
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
                 advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
             )
+
+    def _check_sizes(self) -> None:
+        for key in ("log_limit_mb", "package_file_limit_mb", "package_limit_mb"):
+            if (written := getattr(self, key)) is not None and not _is_amount(written):
+                raise ConfigurationError(
+                    f"the setting {key} is {written!r}.", advice='Use a number of megabytes, such as "1000".'
+                )
 
     def _check_infrastructure(self) -> None:
         if self.infrastructure_retries is not None and not re.fullmatch(r"\d{1,4}", self.infrastructure_retries):

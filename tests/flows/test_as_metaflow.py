@@ -123,9 +123,9 @@ def test_a_script_runs_flows(flow: Path, installed: dict[str, str]) -> None:
 
 
 def test_a_missing_name_says_what_to_use(tmp_path: Path, installed: dict[str, str]) -> None:
-    (tmp_path / "a.py").write_text("from metaflow import inspect_spin\n")
+    (tmp_path / "a.py").write_text("from metaflow import package_sources\n")
     (tmp_path / "b.py").write_text("import metaflow.datastore.flow_datastore\n")
-    assert "Task(pathspec) reads" in run_as(tmp_path, "a.py", **installed).stderr
+    assert "is packaged whole" in run_as(tmp_path, "a.py", **installed).stderr
     assert "k8sflow has no module datastore, which Metaflow may have" in run_as(tmp_path, "b.py", **installed).stderr
 
 
