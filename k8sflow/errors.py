@@ -61,6 +61,7 @@ class K8sflowError(Exception):
     Args:
         summary: What happened, and where, in one sentence.
         lineno: Line of the flow that the error is about, if known.
+        source_file: The file of that line, if known.
         cause: Likely cause, or what is known about it.
         advice: What to do.
     """
@@ -72,11 +73,22 @@ class K8sflowError(Exception):
     cause: str = ""
     advice: str = ""
 
-    def __init__(self, summary: str = "", lineno: int | None = None, *, cause: str = "", advice: str = "") -> None:
+    def __init__(
+        self,
+        summary: str = "",
+        lineno: int | None = None,
+        source_file: str | None = None,
+        *,
+        cause: str = "",
+        advice: str = "",
+    ) -> None:
         super().__init__(summary)
-        self.summary = str(summary) if lineno is None else f"line {lineno}: {summary}"
+        where = [f"{source_file}:"] if source_file else []
+        where += [f"line {lineno}:"] if lineno is not None else []
+        self.summary = " ".join([*where, str(summary)])
         self.message = self.summary  # its name in Metaflow
         self.line_no = lineno
+        self.source_file = source_file
         self.cause = cause
         self.advice = advice
 

@@ -5,10 +5,13 @@ Each does what it asks for. Where that holds anyway, it is accepted; other value
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from k8sflow import config
 
 if TYPE_CHECKING:
     from k8sflow.cli.terminal import Terminal
@@ -64,8 +67,12 @@ def options() -> list[click.Parameter]:
         _accepted("--metadata", {"local"}, _metadata),
         _accepted("--event-logger", {"nullSidecarLogger"}, _sidecar),
         _accepted("--monitor", {"nullSidecarMonitor"}, _sidecar),
-        # All files are packaged, whatever their suffix.
-        click.Option(["--package-suffixes"], expose_value=False, hidden=True),
+        click.Option(
+            ["--package-suffixes"],
+            expose_value=False,
+            callback=_keep_suffixes,
+            help="Endings of files that the code package keeps whatever their size, separated by commas.",
+        ),
         click.Option(["--pylint/--no-pylint"], default=None, expose_value=False, callback=_pylint, hidden=True),
     ]
 
@@ -104,6 +111,11 @@ def _keep(key: str) -> Any:
             context.meta[key] = value
 
     return keep
+
+
+def _keep_suffixes(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value:  # the settings are read later
+        os.environ[config.variable("package_suffixes")] = value
 
 
 def _accepted(option: str, values: set[str], advice: Any) -> click.Option:

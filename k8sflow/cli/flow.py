@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config, debug_log, shadowing
+from k8sflow import config, debug_log, metaflow_modules, shadowing
 from k8sflow.cli import (
     batch,
     before_command,
@@ -18,6 +18,7 @@ from k8sflow.cli import (
     datastore,
     graphs,
     kubernetes,
+    metaflow_commands,
     reading,
     resume,
     run_options,
@@ -54,7 +55,7 @@ def main(instance: FlowSpec) -> None:
             sys.argv[1:] = runner_call.expanded(command, call, parameters)
         execute(
             command,
-            prog_name=f"python {sys.argv[0]}",
+            prog_name=f"python {'-m k8sflow.as_metaflow ' if metaflow_modules.is_installed() else ''}{sys.argv[0]}",
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
         )
@@ -112,6 +113,8 @@ def _group(definition: FlowDefinition) -> click.Group:
         *_commands_of_pods(definition),
     ):
         group.add_command(command)
+    for command in metaflow_commands.commands(definition, group):
+        group.add_command(command)
     datastore.add_to(group)
     return group
 
@@ -155,7 +158,7 @@ def _run_command(definition: FlowDefinition) -> click.Command:
 
     def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
-            request = run_options.request(definition, values)
+            request = run_options.with_defaults(run_options.request(definition, values))
             if is_dry_run:
                 from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
 

@@ -194,6 +194,7 @@ class RunRecord:
         k8sflow_version: The version of k8sflow that started it.
         batch: The options of the jobs of steps that run on AWS Batch, by step.
         resources: The ``cpu`` and ``memory`` of ``@resources``, as quantities, by step.
+        as_metaflow: True if the flow imports from ``metaflow``, which is k8sflow in its processes.
     """
 
     flow: str
@@ -222,6 +223,7 @@ class RunRecord:
     k8sflow_version: str = ""
     batch: Mapping[str, BatchOptions] = field(default_factory=dict)
     resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    as_metaflow: bool = False
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -235,7 +237,7 @@ class RunRecord:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON types; the newest fields only where they are used: older versions can read the others."""
-        newest = ("is_traced", "batch", "resources")
+        newest = ("is_traced", "batch", "resources", "as_metaflow")
         fields = {name: value for name, value in vars(self).items() if name not in newest or value}
         if self.batch:
             fields["batch"] = {step: options.to_document() for step, options in self.batch.items()}

@@ -57,7 +57,8 @@ def test_snippets_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest
         if name:
             (tmp_path / name[1]).write_text(text)
             if "import torch" not in text:
-                run(sys.executable, name[1], *(["check"] if "FlowSpec" in text else []))
+                hook = ["-m", "k8sflow.as_metaflow"] if "from metaflow import" in text else []
+                run(sys.executable, *hook, name[1], *(["check"] if "FlowSpec" in text else []))
         else:
             if after and after[1] not in pending:
                 run(sys.executable, after[1], "run")
