@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-_PACKAGES = (
-    "k8sflow installs no packages. On this machine, tasks use those of your environment; for pods and jobs of AWS "
-    "Batch, build an image with them and name it with @kubernetes(image=…) or @batch(image=…)."
-)
+_PACKAGES = "Write @pypi and @pypi_base, with the names that the packages have on PyPI (docs/environments.md)."
 _EVENTS = "k8sflow has no event bus: @trigger is recorded with the run, and starts none."
 _INSTEAD = {
-    **dict.fromkeys(("conda", "conda_base", "pypi", "pypi_base"), _PACKAGES),
+    **dict.fromkeys(("conda", "conda_base"), _PACKAGES),
     **dict.fromkeys(
         ("conda_environment_yml_parser", "pyproject_toml_parser", "requirements_txt_parser"),
-        f"It is for @pypi and @conda. {_PACKAGES}",
+        _PACKAGES,
     ),
     "pytorch_parallel": "Use @parallel: current.parallel and the variables MASTER_ADDR, RANK and WORLD_SIZE are set "
     "for torch.distributed (docs/flows.md, Distributed training).",
