@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from k8sflow import toml
-
 
 @dataclass(frozen=True)
 class Wheel:
@@ -48,6 +46,23 @@ class LockedPackage:
 
 
 @dataclass(frozen=True)
+class StoredWheel:
+    """A wheel in the bucket.
+
+    Args:
+        name: The package.
+        version: Its version.
+        file: The name of the wheel's file.
+        blob: Its sha256, under which it is stored.
+    """
+
+    name: str
+    version: str
+    file: str
+    blob: str
+
+
+@dataclass(frozen=True)
 class Lock:
     """A resolved environment.
 
@@ -56,12 +71,14 @@ class Lock:
         python: The version of Python, such as ``3.12``.
         platform: The platform, as uv names it.
         text: The file pylock.toml (PEP 751).
+        files: The wheels in the bucket, for pods; empty for an environment of this machine.
     """
 
     requirements: tuple[str, ...]
     python: str
     platform: str
     text: str
+    files: tuple[StoredWheel, ...] = ()
 
     @cached_property
     def id(self) -> str:
@@ -72,6 +89,8 @@ class Lock:
     @cached_property
     def packages(self) -> tuple[LockedPackage, ...]:
         """The packages, in alphabetical order."""
+        from k8sflow import toml  # noqa: PLC0415  a pod, which has no need of it, may be without its package
+
         return tuple(_packages(toml.loads(self.text)))
 
     def to_document(self) -> dict[str, Any]:
@@ -81,12 +100,14 @@ class Lock:
             "python": self.python,
             "platform": self.platform,
             "lock": self.text,
+            "files": [vars(file) for file in self.files],
         }
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Lock:
         """The lock in a JSON document."""
-        return Lock(tuple(document["requirements"]), document["python"], document["platform"], document["lock"])
+        files = tuple(StoredWheel(**file) for file in document.get("files", ()))
+        return Lock(tuple(document["requirements"]), document["python"], document["platform"], document["lock"], files)
 
 
 def _packages(document: Mapping[str, Any]) -> Iterator[LockedPackage]:

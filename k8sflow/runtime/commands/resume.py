@@ -77,7 +77,7 @@ def resume(
             return RunEnd.PLANNED
         prepared = prepare(request, placement, before.store)
         show_warnings(prepared, console)
-        locks = lock_environments(request, definition, placement, console, before.record)
+        locks = lock_environments(request, definition, placement, prepared.store, console, before.record)
         prepared = replace(prepared, environments=locks)
         session = create(request, definition, placement, prepared, before.record, step)
     console.say(f"The new run is {session.pathspec}.")

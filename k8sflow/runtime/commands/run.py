@@ -29,7 +29,9 @@ def run(request: RunRequest, console: Console) -> RunEnd:
     check_executors(request, definition, placement)
     prepared = prepare(request, placement)
     show_warnings(prepared, console)
-    prepared = replace(prepared, environments=lock_environments(request, definition, placement, console))
+    prepared = replace(
+        prepared, environments=lock_environments(request, definition, placement, prepared.store, console)
+    )
     return begin(request, create(request, definition, placement, prepared), console)
 
 
