@@ -126,6 +126,9 @@ class ParameterError(K8sflowError):
 class ArtifactError(K8sflowError):
     """An artifact can't be stored, found, verified or loaded."""
 
+    # The class of the value that can't be loaded, with its module; empty where it isn't known.
+    of_type: str = ""
+
 
 class MissingArtifactError(ArtifactError, AttributeError):
     """A step read an artifact that was never set.

@@ -14,7 +14,7 @@ from k8sflow.environments import cache, runtime, uv
 from k8sflow.environments.lock import Lock
 from k8sflow.errors import DependencyError
 
-_ENVIRONMENTS = "environments"
+ENVIRONMENTS = "environments"
 _PATH_FILE = "_k8sflow.pth"
 
 
@@ -41,10 +41,11 @@ def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, set
     Raises:
         DependencyError: It can't be made.
     """
-    found = python(lock)
+    found, folder = python(lock), _folder(lock)
     if found.exists():
+        with contextlib.suppress(OSError):  # a cache that can be read only
+            os.utime(folder)  # ``prune`` spares what was used
         return found
-    folder = _folder(lock)
     with cache.locked(folder.with_name(f"{folder.name}.lock")):
         if found.exists():
             return found
@@ -67,7 +68,7 @@ def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, set
 def _folder(lock: Lock) -> Path:
     """The folder of an environment, also named after the k8sflow that it leads to."""
     name = hashlib.sha256(f"{lock.id} {runtime.folder()}".encode()).hexdigest()[:24]
-    return cache.folder(_ENVIRONMENTS) / name
+    return cache.folder(ENVIRONMENTS) / name
 
 
 def _make(what: str, lock: Lock, made: Path, here: Path) -> None:

@@ -195,6 +195,22 @@ def test_an_import_at_the_top_that_a_steps_environment_lacks_says_so(tmp_path: P
     assert "The environment of step start has no pytest" in done.stdout
 
 
+def test_an_artifact_of_a_class_that_another_environment_lacks_names_both_versions(
+    tmp_path: Path, command: Run
+) -> None:
+    source = TWO.replace("self.first = shade.VERSION", "self.first = shade.Color1()")
+    done = command(write_flow(tmp_path, source, head=HEAD), "run")
+    assert done.returncode == 1
+    assert "the artifact 'first' (a shade.Color1) can't be loaded" in done.stdout
+    assert "The environment of step middle has shade 2.0; that of step start has shade 1.0." in done.stdout
+
+
+def test_a_step_without_a_package_that_another_one_has_says_which(tmp_path: Path, command: Run) -> None:
+    done = command(write_flow(tmp_path, TWO.replace("import importlib.util", "import shade"), head=HEAD), "run")
+    assert done.returncode == 1
+    assert "Step end has no environment of its own; that of step start has shade 1.0" in done.stdout
+
+
 def test_a_packages_own_version_wins_over_that_of_k8sflow(tmp_path: Path, command: Run, wheels: Path) -> None:
     make_wheel(wheels, "threadpoolctl", "99.0", {"threadpoolctl.py": "VERSION = 'own'\n"})
     source = ONE.replace("PACKAGES", "{'threadpoolctl': ''}").replace("shade", "threadpoolctl")
