@@ -17,6 +17,7 @@ from k8sflow.environments.lock import Lock, StoredWheel
 from k8sflow.errors import DependencyError, StorageError
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.written import get_written
 
 FOLDER = "environment"
 _AT_A_TIME = 8
@@ -53,7 +54,7 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
     (site / "_k8sflow.pth").write_text(f"{Path(__file__).parents[3]}\n", encoding="utf-8")
 
     def install(wheel: StoredWheel) -> None:
-        data = bytes(store.get(blob_key(flow, wheel.blob)))
+        data = bytes(get_written(store, blob_key(flow, wheel.blob)))
         if hashlib.sha256(data).hexdigest() != wheel.blob:
             raise StorageError(f"the wheel {wheel.file} in {store.url} is damaged: its sha256 is another one.")
         unpack(data, site, root / "bin")
