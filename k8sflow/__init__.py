@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         BucketNotFoundError,
         CaughtError,
         ConfigurationError,
+        DependencyError,
         FlowDefinitionError,
         K8sflowError,
         KubernetesError,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.mutators import FlowMutator, MutableFlow, MutableStep, StepMutator
     from k8sflow.flow.decorators.parallel import parallel, pytorch_parallel
     from k8sflow.flow.decorators.project import project
+    from k8sflow.flow.decorators.pypi import pypi, pypi_base
     from k8sflow.flow.decorators.retry import retry
     from k8sflow.flow.decorators.schedule import schedule
     from k8sflow.flow.decorators.secrets import secrets
@@ -127,6 +129,7 @@ _HOMES = {
     "ConfigValue": "k8sflow.flow.config_values",
     "ConfigurationError": "k8sflow.errors",
     "DataArtifact": "k8sflow.client",
+    "DependencyError": "k8sflow.errors",
     "DeployedFlow": "k8sflow.runner.deployer",
     "Deployer": "k8sflow.runner.deployer",
     "Flow": "k8sflow.client",
@@ -199,6 +202,8 @@ _HOMES = {
     "parallel_map": "k8sflow.parallel",
     "profile": "k8sflow.timing",
     "project": "k8sflow.flow.decorators.project",
+    "pypi": "k8sflow.flow.decorators.pypi",
+    "pypi_base": "k8sflow.flow.decorators.pypi",
     "pytorch_parallel": "k8sflow.flow.decorators.parallel",
     "resources": "k8sflow.flow.decorators.kubernetes",
     "retry": "k8sflow.flow.decorators.retry",
@@ -226,6 +231,7 @@ __all__ = [
     "ConfigValue",
     "ConfigurationError",
     "DataArtifact",
+    "DependencyError",
     "DeployedFlow",
     "Deployer",
     "Flow",
@@ -296,6 +302,8 @@ __all__ = [
     "parallel_map",
     "profile",
     "project",
+    "pypi",
+    "pypi_base",
     "pytorch_parallel",
     "resources",
     "retry",

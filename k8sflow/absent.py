@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-_PACKAGES = (
-    "k8sflow installs no packages. On this machine, tasks use those of your environment; for pods and jobs of AWS "
-    "Batch, build an image with them and name it with @kubernetes(image=…) or @batch(image=…)."
-)
 _INTERNAL = "It is a part of Metaflow's own code; k8sflow's is another."
+_PACKAGES = "Write @pypi and @pypi_base, with the names that the packages have on PyPI (docs/environments.md)."
 _INSTEAD = {
-    **dict.fromkeys(("conda", "conda_base", "pypi", "pypi_base"), _PACKAGES),
+    **dict.fromkeys(("conda", "conda_base"), _PACKAGES),
     **dict.fromkeys(
         ("conda_environment_yml_parser", "pyproject_toml_parser", "requirements_txt_parser"),
-        f"It is for @pypi and @conda. {_PACKAGES}",
+        _PACKAGES,
     ),
     "package_sources": "The folder of the flow's file is packaged whole; .k8sflowignore leaves files out.",
     "R": "k8sflow runs flows in Python only.",

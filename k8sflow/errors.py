@@ -19,6 +19,7 @@
         S3ClosedError                the ``with`` block has ended
         S3RangeError                 the object has none of the bytes of a range
       PackageError                   the code package can't be built or unpacked
+      DependencyError                the packages of a step can't be resolved or installed
       KubernetesError                the API server refused a request, or is unreachable
         ApiStatusError               it answered with a status of 400 or more
         ApiUnreachableError          it gave no answer: refused, timed out, cut off, or TLS failed
@@ -137,6 +138,9 @@ class ParameterError(K8sflowError):
 class ArtifactError(K8sflowError):
     """An artifact can't be stored, found, verified or loaded."""
 
+    # The class of the value that can't be loaded, with its module; empty where it isn't known.
+    of_type: str = ""
+
 
 class MissingArtifactError(ArtifactError, AttributeError):
     """A step read an artifact that was never set.
@@ -233,6 +237,10 @@ class S3RangeError(S3Error):
 
 class PackageError(K8sflowError):
     """The code package can't be built or unpacked."""
+
+
+class DependencyError(K8sflowError):
+    """The packages of a step can't be resolved or installed."""
 
 
 class KubernetesError(K8sflowError):

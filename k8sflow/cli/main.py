@@ -8,7 +8,7 @@ import click
 
 import k8sflow
 from k8sflow import config, debug_log
-from k8sflow.cli import completion, datastore, doctor, output, reading, settings
+from k8sflow.cli import completion, datastore, doctor, env, output, reading, settings
 from k8sflow.cli.show_errors import errors_shown, leave
 
 
@@ -45,6 +45,12 @@ def drive(flow: str, run_id: str, flowrun: str) -> None:
         leave(drive_detached(settings, flow, run_id, flowrun, Terminal()))
 
 
-for _command in (*reading.commands(), settings.command, doctor.command, completion.command(main, "k8sflow")):
+for _command in (
+    *reading.commands(),
+    settings.command,
+    doctor.command,
+    env.command,
+    completion.command(main, "k8sflow"),
+):
     main.add_command(_command)
 datastore.add_to(main)

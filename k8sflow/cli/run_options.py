@@ -48,6 +48,11 @@ def options() -> list[click.Parameter]:
             envvar="K8SFLOW_TRACE",
             help="Record when each task was submitted, started and committed, for the command timeline.",
         ),
+        click.Option(
+            ["--refresh-environments"],
+            is_flag=True,
+            help="Resolve the packages of @pypi again, and replace their locks.",
+        ),
         click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
         click.Option(

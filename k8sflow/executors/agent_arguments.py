@@ -24,6 +24,7 @@ def task_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
         f"--package={record.package}",
         f"--file={record.file}",
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *(["--environment"] if tasks.template.name.step in record.environments else []),
         *(["--trace"] if record.is_traced else []),
     ]
 

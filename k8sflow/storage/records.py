@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from k8sflow.environments.lock import Lock, from_documents, to_documents
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.decorators.policy import StepPolicy
@@ -195,6 +196,7 @@ class RunRecord:
         batch: The options of the jobs of steps that run on AWS Batch, by step.
         resources: The ``cpu`` and ``memory`` of ``@resources``, as quantities, by step.
         as_metaflow: True if the flow imports from ``metaflow``, which is k8sflow in its processes.
+        environments: The locked packages of the steps that have an environment of their own, by step.
     """
 
     flow: str
@@ -224,6 +226,7 @@ class RunRecord:
     batch: Mapping[str, BatchOptions] = field(default_factory=dict)
     resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     as_metaflow: bool = False
+    environments: Mapping[str, Lock] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -237,10 +240,12 @@ class RunRecord:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON types; the newest fields only where they are used: older versions can read the others."""
-        newest = ("is_traced", "batch", "resources", "as_metaflow")
+        newest = ("is_traced", "batch", "resources", "as_metaflow", "environments")
         fields = {name: value for name, value in vars(self).items() if name not in newest or value}
         if self.batch:
             fields["batch"] = {step: options.to_document() for step, options in self.batch.items()}
+        if self.environments:
+            fields["environments"] = to_documents(self.environments)
         return {
             **fields,
             "parameters": {name: ref.to_document() for name, ref in self.parameters.items()},
@@ -260,6 +265,7 @@ class RunRecord:
             "graph": Graph.from_document(document["flow"], document["graph"]),
             "pods": {step: PodOptions.from_document(found) for step, found in document.get("pods", {}).items()},
             "policies": {step: StepPolicy.from_document(found) for step, found in document.get("policies", {}).items()},
+            "environments": from_documents(document.get("environments", {})),
             "batch": {step: BatchOptions.from_document(found) for step, found in document.get("batch", {}).items()},
         }
         return RunRecord(**{**document, **tuples, **typed})

@@ -60,8 +60,8 @@ def test_a_kind_of_store_is_accepted_with_its_location(flow: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        ("--environment=pypi run", "image="),
-        ("--environment mamba run", "only the environment local"),
+        ("--environment mamba run", "'mamba': k8sflow has pypi"),
+        ("--environment local show", "show starts no run"),
         ("--metadata=service run", "--datastore s3://bucket/prefix"),
         ("--metadata=other run", "--datastore"),
         ("--event-logger=debugLogger run", "K8SFLOW_LOG=debug"),

@@ -6,11 +6,12 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k8sflow import metaflow_modules
+from k8sflow.environments.lock import Lock
 from k8sflow.errors import ArtifactError, PackageError, ParameterError, RunError
 from k8sflow.executors.by_name import LOCAL, check_local
 from k8sflow.flow.configs import ParameterContext
@@ -48,11 +49,13 @@ class Prepared:
         store: The store in which it will be.
         code: The code, for its pods and for readers on other machines; None for a run in a folder.
         warnings: What may make it wait on the cluster, or is missing in the bucket.
+        environments: The locked packages of the steps with an environment of their own, by step.
     """
 
     store: ObjectStore
     code: package.Package | None = None
     warnings: Sequence[Finding | str] = ()
+    environments: Mapping[str, Lock] = field(default_factory=dict)
 
 
 def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
@@ -199,6 +202,7 @@ def create(
         max_num_splits=request.max_num_splits,
         is_traced=request.is_traced,
         resources=requested(definition, request.decorators),
+        environments=prepared.environments,
     )
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)
