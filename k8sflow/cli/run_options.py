@@ -53,13 +53,7 @@ def options() -> list[click.Parameter]:
             is_flag=True,
             help="Resolve the packages of @pypi again, and replace their locks.",
         ),
-        click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
-        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
-        click.Option(
-            ["--runner-attribute-file"],
-            type=click.Path(dir_okay=False),
-            help="Write flow_name, run_id and metadata (the store) of the new run to this file, as JSON.",
-        ),
+        *_identity(),
         click.Option(
             ["--max-log-size"],
             type=click.IntRange(min=1),
@@ -69,6 +63,19 @@ def options() -> list[click.Parameter]:
             ["--detach", "is_detached"],
             is_flag=True,
             help="Detach: let the controller in the cluster drive the run, and return. Needs --with kubernetes.",
+        ),
+    ]
+
+
+def _identity() -> list[click.Parameter]:
+    """The options for the new run's id, and the files that pass it on."""
+    return [
+        click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
+        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
+        click.Option(
+            ["--runner-attribute-file"],
+            type=click.Path(dir_okay=False),
+            help="Write flow_name, run_id and metadata (the store) of the new run to this file, as JSON.",
         ),
     ]
 

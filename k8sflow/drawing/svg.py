@@ -26,12 +26,13 @@ _STYLE = """
 """
 
 
-def draw(graph: Graph, *, current: str = "") -> str:
+def draw(graph: Graph, *, current: str = "", is_inline: bool = False) -> str:
     """The drawing as the text of an SVG file; steps inside a foreach are stacks of cards.
 
     Args:
         graph: The graph.
         current: A step that is marked; empty for none.
+        is_inline: True for a part of a page, which has the styles, and may find each step by its ``data-step``.
     """
     found = arrows(graph)
     layout = lay_out(graph, found, lambda step: _extent(graph, graph[step]), _label_width, _GAP, whole=False)
@@ -46,13 +47,13 @@ def draw(graph: Graph, *, current: str = "") -> str:
             f'viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img">'
         ),
         f"<title>{escape(graph.flow)}</title>",
-        f"<style>{_STYLE}</style>",
+        "" if is_inline else f"<style>{_STYLE}</style>",
         (
             '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
             'orient="auto">'
             '<path class="head" d="M0 0.5 L8 4 L0 7.5 z"/></marker></defs>'
         ),
-        '<rect width="100%" height="100%" rx="8" fill="#fff"/>',
+        "" if is_inline else '<rect width="100%" height="100%" rx="8" fill="#fff"/>',
         f'<g transform="translate({_MARGIN} {_MARGIN})">',
         *(_segment(graph, segment, layout, tops) for segment in layout.segments),
         *(
@@ -63,7 +64,7 @@ def draw(graph: Graph, *, current: str = "") -> str:
         "</g>",
         "</svg>",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(filter(None, parts)) + "\n"
 
 
 def _tops(layout: Layout) -> list[float]:
@@ -135,4 +136,4 @@ def _step(graph: Graph, node: Node, x: float, top: float, *, is_current: bool) -
         f'<text x="{x:.1f}" y="{top + _STEP_HEIGHT / 2 + 5:.1f}" text-anchor="middle">{escape(node.name)}</text>'
     )
     title = f"<title>{escape(node.doc)}</title>" if node.doc else ""
-    return f"<g>{title}{''.join(parts)}</g>"
+    return f'<g data-step="{escape(node.name)}">{title}{"".join(parts)}</g>'

@@ -257,6 +257,9 @@ class RunRecord:
     @staticmethod
     def from_document(document: dict[str, Any]) -> RunRecord:
         """The record in a JSON document."""
+        for name, kind in (("flow", str), ("run", str), ("user", str), ("created", int | float)):
+            if not isinstance(document.get(name, 0.0 if name == "created" else ""), kind):
+                raise TypeError(f"{name} is {document[name]!r}")
         tuples = {
             key: tuple(document[key]) for key in ("tags", "decorators", "modules") if document.get(key) is not None
         }

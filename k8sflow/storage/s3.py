@@ -132,16 +132,17 @@ class S3Store:
             found.read_into(memoryview(content))
             return content
 
-    def tail(self, key: str, start: int) -> bytes:
+    def tail(self, key: str, start: int, most: int | None = None) -> bytes:
         """The log's bytes from an offset on, by a range request for each of its objects."""
-        return read_log(self._rest, key, start)
+        return read_log(self._rest, key, start, most)
 
     @patient
-    def _rest(self, key: str, start: int) -> bytes:
+    def _rest(self, key: str, start: int, most: int | None) -> bytes:
         """The object's bytes from an offset on."""
+        last = "" if most is None else start + most - 1
         with self._translated(key):
             try:
-                found = self._client.read(self.prefix + key, f"bytes={start}-")
+                found = self._client.read(self.prefix + key, f"bytes={start}-{last}")
             except RefusedError as error:
                 if error.code in NOT_FOUND | NO_SUCH_RANGE:
                     return b""
