@@ -33,9 +33,9 @@ class Settings:
     """All settings. Each comes from the environment (``K8SFLOW_<KEY>``), else from the file, else from its default.
 
     Args:
-        root: Where the runs of this machine are kept: a folder, or ``s3://bucket/prefix``; None for the nearest
-            ``.k8sflow`` in the working folder or above it. A relative path is resolved against the folder in which the
-            process was started or, if it is in a file, against that file's folder.
+        root: Where the runs of this machine are kept: a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``; None
+            for the nearest ``.k8sflow`` in the working folder or above it. A relative path is resolved against the
+            folder in which the process was started or, if it is in a file, against that file's folder.
         bucket: ``name`` or ``name/prefix`` of the S3 bucket of runs on Kubernetes; None for that of ``root``, if it is
             one.
         credentials: Where pods get the keys of the bucket: ``secret:NAME``, a Secret in the run's namespace with
@@ -304,7 +304,7 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
         if found := roots.datastore([datastore], lambda: values.get("root", ""), working):
             values["root"] = found
         values.pop("bucket", None)
-    if "bucket" not in values and roots.is_bucket(values.get("root", "")):
+    if "bucket" not in values and roots.is_of_s3(values.get("root", "")):
         values["bucket"] = roots.bucket_of(values["root"])
     return Settings(**values)
 
