@@ -13,7 +13,7 @@ from k8sflow.flow.graph import Graph, Node
 _LETTER, _LABEL_LETTER = 8.43, 6.63
 _STEP_HEIGHT, _ROW_HEIGHT, _LABELLED_ROW_HEIGHT = 34.0, 78.0, 104.0
 _PADDING, _GAP, _MARGIN = 17.0, 26.0, 24.0
-_CARD, _LABEL_HEIGHT = 4.0, 22.0
+_CARD, _LABEL_HEIGHT, _HEAD = 4.0, 22.0, 9.0
 _STYLE = """
   text { font: 14px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #1f2933; }
   text.label { font-size: 11px; fill: #52606d; paint-order: stroke; stroke: #fff; stroke-width: 4px; }
@@ -49,7 +49,7 @@ def draw(graph: Graph, *, current: str = "", is_inline: bool = False) -> str:
         f"<title>{escape(graph.flow)}</title>",
         "" if is_inline else f"<style>{_STYLE}</style>",
         (
-            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
             'orient="auto">'
             '<path class="head" d="M0 0.5 L8 4 L0 7.5 z"/></marker></defs>'
         ),
@@ -102,7 +102,8 @@ def _segment(graph: Graph, segment: Segment, layout: Layout, tops: list[float]) 
     if segment.is_last:
         to_y = tops[segment.row + 1] - (2 * _CARD if graph.depth(segment.lower) else 0)
     from_y = y + (_LABEL_HEIGHT if segment.label and segment.is_gathered else 0)
-    until_y = to_y - (_LABEL_HEIGHT if segment.label and not segment.is_gathered else 0)
+    # A head has the direction of the path's last piece, which therefore has a length.
+    until_y = to_y - (_LABEL_HEIGHT if segment.label and not segment.is_gathered else _HEAD if segment.is_last else 0)
     middle = (from_y + until_y) / 2
     curve = f"M{x:.1f} {y:.1f} V{from_y:.1f} C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {until_y:.1f}"
     head = ' marker-end="url(#head)"' if segment.is_last else ""
