@@ -6,7 +6,7 @@ N ?= 8000
 # These tests count descriptors, threads and children, so they have a process to themselves.
 ALONE := tests/unit/parallel
 # Its libraries start threads, which would change what parallel_map does in the process of other tests.
-THREADED := tests/unit/cards/test_figures.py
+THREADED := tests/unit/cards/test_figures.py tests/unit/ui
 
 # If the shell turns off Python's bytecode cache, every start of a flow compiles this package again, which takes a tenth
 # of a second; the tests start hundreds.
@@ -36,7 +36,7 @@ test-alone: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(THREADED)
 
 test-others: $(VENV)/.installed
-	$(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=15 tests/unit tests/flows --ignore=$(ALONE) --ignore=$(THREADED)
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=15 tests/unit tests/flows --ignore=$(ALONE) $(THREADED:%=--ignore=%)
 
 test-fast: $(VENV)/.installed ## the tests that need no cluster and take less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint fast-alone fast-others
@@ -45,7 +45,7 @@ fast-alone: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(ALONE) -m 'not slow'
 
 fast-others: $(VENV)/.installed
-	$(BIN)/python -m pytest -q --numprocesses=3 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE) --ignore=$(THREADED) -m 'not slow and not s3'
+	$(BIN)/python -m pytest -q --numprocesses=3 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE) $(THREADED:%=--ignore=%) -m 'not slow and not s3'
 
 lint: $(VENV)/.installed ## ruff, mypy, the layers and the word list
 	$(BIN)/ruff check --quiet .

@@ -9,6 +9,7 @@ from k8sflow import shadowing  # until the end of this file, a user's random.py 
 
 # isort: split
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         default_namespace,
         get_metadata,
         get_namespace,
+        inspect_spin,
         metadata,
         namespace,
     )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         BucketNotFoundError,
         CaughtError,
         ConfigurationError,
+        DependencyError,
         FlowDefinitionError,
         K8sflowError,
         KubernetesError,
@@ -77,8 +80,9 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.exit_hook import exit_hook
     from k8sflow.flow.decorators.kubernetes import kubernetes, resources
     from k8sflow.flow.decorators.mutators import FlowMutator, MutableFlow, MutableStep, StepMutator
-    from k8sflow.flow.decorators.parallel import parallel
+    from k8sflow.flow.decorators.parallel import parallel, pytorch_parallel
     from k8sflow.flow.decorators.project import project
+    from k8sflow.flow.decorators.pypi import pypi, pypi_base
     from k8sflow.flow.decorators.retry import retry
     from k8sflow.flow.decorators.schedule import schedule
     from k8sflow.flow.decorators.secrets import secrets
@@ -89,6 +93,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.include_file import IncludeFile
     from k8sflow.flow.parameters import JSONType, JSONTypeClass, Parameter
     from k8sflow.flow.spec import FlowSpec
+    from k8sflow.integrations import namespaced_event_name
     from k8sflow.parallel import (
         RemoteError,
         WorkerDied,
@@ -97,7 +102,7 @@ if TYPE_CHECKING:
         parallel_imap_unordered,
         parallel_map,
     )
-    from k8sflow.runner.deployer import DeployedFlow, Deployer
+    from k8sflow.runner.deployer import DeployedFlow, Deployer, NBDeployer
     from k8sflow.runner.notebook import NBRunner
     from k8sflow.runner.runner import Runner
     from k8sflow.s3 import S3
@@ -125,6 +130,7 @@ _HOMES = {
     "ConfigValue": "k8sflow.flow.config_values",
     "ConfigurationError": "k8sflow.errors",
     "DataArtifact": "k8sflow.client",
+    "DependencyError": "k8sflow.errors",
     "DeployedFlow": "k8sflow.runner.deployer",
     "Deployer": "k8sflow.runner.deployer",
     "Flow": "k8sflow.client",
@@ -142,6 +148,7 @@ _HOMES = {
     "MissingInMergeArtifactsException": "k8sflow.errors",
     "MutableFlow": "k8sflow.flow.decorators.mutators",
     "MutableStep": "k8sflow.flow.decorators.mutators",
+    "NBDeployer": "k8sflow.runner.deployer",
     "NBRunner": "k8sflow.runner.notebook",
     "NamespaceMismatchError": "k8sflow.errors",
     "NotFoundError": "k8sflow.errors",
@@ -186,15 +193,20 @@ _HOMES = {
     "exit_hook": "k8sflow.flow.decorators.exit_hook",
     "get_metadata": "k8sflow.client",
     "get_namespace": "k8sflow.client",
+    "inspect_spin": "k8sflow.client",
     "kubernetes": "k8sflow.flow.decorators.kubernetes",
     "metadata": "k8sflow.client",
     "namespace": "k8sflow.client",
+    "namespaced_event_name": "k8sflow.integrations",
     "parallel": "k8sflow.flow.decorators.parallel",
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
     "profile": "k8sflow.timing",
     "project": "k8sflow.flow.decorators.project",
+    "pypi": "k8sflow.flow.decorators.pypi",
+    "pypi_base": "k8sflow.flow.decorators.pypi",
+    "pytorch_parallel": "k8sflow.flow.decorators.parallel",
     "resources": "k8sflow.flow.decorators.kubernetes",
     "retry": "k8sflow.flow.decorators.retry",
     "schedule": "k8sflow.flow.decorators.schedule",
@@ -221,6 +233,7 @@ __all__ = [
     "ConfigValue",
     "ConfigurationError",
     "DataArtifact",
+    "DependencyError",
     "DeployedFlow",
     "Deployer",
     "Flow",
@@ -238,6 +251,7 @@ __all__ = [
     "MissingInMergeArtifactsException",
     "MutableFlow",
     "MutableStep",
+    "NBDeployer",
     "NBRunner",
     "NamespaceMismatchError",
     "NotFoundError",
@@ -280,15 +294,20 @@ __all__ = [
     "exit_hook",
     "get_metadata",
     "get_namespace",
+    "inspect_spin",
     "kubernetes",
     "metadata",
     "namespace",
+    "namespaced_event_name",
     "parallel",
     "parallel_imap",
     "parallel_imap_unordered",
     "parallel_map",
     "profile",
     "project",
+    "pypi",
+    "pypi_base",
+    "pytorch_parallel",
     "resources",
     "retry",
     "schedule",
@@ -304,6 +323,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
+        modules = importlib.import_module("k8sflow.metaflow_modules")
+        if modules.is_known(name):
+            return importlib.import_module(f"k8sflow.{name}")
         if (message := importlib.import_module("k8sflow.absent").message(name)) is not None:
             raise ImportError(message, name=__name__)
         raise AttributeError(f"module 'k8sflow' has no attribute {name!r}")
@@ -342,5 +364,19 @@ class _Package(ModuleType):
         super().__setattr__(name, value)
 
 
+class _Modules:
+    """Finds modules of k8sflow that are named as Metaflow's (importlib.abc.MetaPathFinder)."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if not name.startswith("k8sflow."):
+            return None
+        modules = importlib.import_module("k8sflow.metaflow_modules")
+        return modules.Finder(__name__).find_spec(name, path, target)
+
+
 sys.modules[__name__].__class__ = _Package
+sys.meta_path.append(_Modules())
+if "K8SFLOW_AS_METAFLOW" in os.environ:
+    importlib.import_module("k8sflow.metaflow_modules").install()
 shadowing.AT_IMPORT.leave()

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-_PACKAGES = (
-    "k8sflow installs no packages. On this machine, tasks use those of your environment; for pods and jobs of AWS "
-    "Batch, build an image with them and name it with @kubernetes(image=…) or @batch(image=…)."
-)
-_EVENTS = "k8sflow has no event bus: @trigger is recorded with the run, and starts none."
+_INTERNAL = "It is a part of Metaflow's own code; k8sflow's is another."
+_PACKAGES = "Write @pypi and @pypi_base, with the names that the packages have on PyPI (docs/environments.md)."
 _INSTEAD = {
-    **dict.fromkeys(("conda", "conda_base", "pypi", "pypi_base"), _PACKAGES),
+    **dict.fromkeys(("conda", "conda_base"), _PACKAGES),
     **dict.fromkeys(
         ("conda_environment_yml_parser", "pyproject_toml_parser", "requirements_txt_parser"),
-        f"It is for @pypi and @conda. {_PACKAGES}",
+        _PACKAGES,
     ),
-    "pytorch_parallel": "Use @parallel: current.parallel and the variables MASTER_ADDR, RANK and WORLD_SIZE are set "
-    "for torch.distributed (docs/flows.md, Distributed training).",
-    "namespaced_event_name": _EVENTS,
-    "NBDeployer": "Write the flow to a file, and use Deployer.",
-    "inspect_spin": "Task(pathspec) reads the results of spin, which are in the same store as runs.",
     "package_sources": "The folder of the flow's file is packaged whole; .k8sflowignore leaves files out.",
+    "R": "k8sflow runs flows in Python only.",
+    "EXT_PKG": "Packages extend k8sflow by entry points: see k8sflow.plugins.",
+    **dict.fromkeys(
+        (
+            "airflow_internal",
+            "argo_workflows_internal",
+            "cli_args",
+            "cmd_with_io",
+            "datastore",
+            "debug",
+            "event_logger",
+            "extension_support",
+            "graph",
+            "meta_files",
+            "metadata_provider",
+            "metaflow_config_funcs",
+            "metaflow_environment",
+            "metaflow_git",
+            "mflog",
+            "monitor",
+            "package",
+            "packaging_sys",
+            "sidecar",
+            "step_functions_internal",
+            "system_context",
+            "tagging_util",
+            "tracing",
+            "tuple_util",
+            "unbounded_foreach",
+            "unbounded_test_foreach_internal",
+            "util",
+        ),
+        _INTERNAL,
+    ),
     **dict.fromkeys(
         ("airflow_external_task_sensor", "airflow_s3_key_sensor"),
         "k8sflow makes no DAGs of Airflow. A BashOperator or a KubernetesPodOperator calls `python flow.py run`.",
@@ -30,3 +56,15 @@ def message(name: str) -> str | None:
     """The message of the error for a name of Metaflow's; None if k8sflow says nothing about it."""
     instead = _INSTEAD.get(name)
     return None if instead is None else f"k8sflow has no {name}, which Metaflow has. {instead}"
+
+
+def module(name: str) -> str:
+    """The message of the error for a module of Metaflow's that k8sflow doesn't have.
+
+    Args:
+        name: Its name, without ``metaflow``.
+    """
+    return (
+        f"k8sflow has no module {name}, which Metaflow may have. The names that Metaflow documents are in k8sflow "
+        "itself, and in k8sflow.cards, k8sflow.exception and k8sflow.plugins."
+    )

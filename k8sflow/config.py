@@ -14,6 +14,8 @@ from k8sflow.version import VERSION
 
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
+# Names the files of settings that are read: k8sflow.NAME.toml in place of k8sflow.toml.
+PROFILE = "K8SFLOW_PROFILE"
 # As --datastore: the store that wins over the settings root and bucket.
 DATASTORE = "K8SFLOW_DATASTORE"
 COMPRESSIONS = ("none", "zstd")
@@ -31,9 +33,9 @@ class Settings:
     """All settings. Each comes from the environment (``K8SFLOW_<KEY>``), else from the file, else from its default.
 
     Args:
-        root: Where the runs of this machine are kept: a folder, or ``s3://bucket/prefix``; None for the nearest
-            ``.k8sflow`` in the working folder or above it. A relative path is resolved against the folder in which the
-            process was started or, if it is in a file, against that file's folder.
+        root: Where the runs of this machine are kept: a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``; None
+            for the nearest ``.k8sflow`` in the working folder or above it. A relative path is resolved against the
+            folder in which the process was started or, if it is in a file, against that file's folder.
         bucket: ``name`` or ``name/prefix`` of the S3 bucket of runs on Kubernetes; None for that of ``root``, if it is
             one.
         credentials: Where pods get the keys of the bucket: ``secret:NAME``, a Secret in the run's namespace with
@@ -61,6 +63,15 @@ class Settings:
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
         kubernetes_followed_tasks: How many tasks show their output while they run, at a time; None for 20.
         kubernetes_context: Context of the kubeconfig; None for its current one.
+        kubernetes_annotations, kubernetes_cpu, kubernetes_disk, kubernetes_gpu_vendor, kubernetes_image_pull_policy,
+            kubernetes_image_pull_secrets, kubernetes_labels, kubernetes_memory, kubernetes_node_selector,
+            kubernetes_persistent_volume_claims, kubernetes_qos, kubernetes_secrets, kubernetes_shared_memory,
+            kubernetes_tolerations: The option of ``@kubernetes`` of this name, for steps that don't set it, as it is
+            written after ``--with kubernetes:``.
+        default_decospecs: Decorators of every run's steps, as after ``--with``, separated by spaces.
+        package_suffixes: Endings of files that the code package keeps whatever their size, separated by commas.
+        package_file_limit_mb: The size in megabytes from which it leaves out files that are not code; None for 10.
+        package_limit_mb: The size in megabytes of all of its files; None for 100.
         log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
         kubernetes_job_ttl_seconds: How long finished Jobs are kept with their pods, to be looked at; None for an hour.
@@ -96,6 +107,24 @@ class Settings:
     kubernetes_service_account: str | None = None
     kubernetes_followed_tasks: str | None = None
     kubernetes_context: str | None = None
+    kubernetes_annotations: str | None = None
+    kubernetes_cpu: str | None = None
+    kubernetes_disk: str | None = None
+    kubernetes_gpu_vendor: str | None = None
+    kubernetes_image_pull_policy: str | None = None
+    kubernetes_image_pull_secrets: str | None = None
+    kubernetes_labels: str | None = None
+    kubernetes_memory: str | None = None
+    kubernetes_node_selector: str | None = None
+    kubernetes_persistent_volume_claims: str | None = None
+    kubernetes_qos: str | None = None
+    kubernetes_secrets: str | None = None
+    kubernetes_shared_memory: str | None = None
+    kubernetes_tolerations: str | None = None
+    default_decospecs: str | None = None
+    package_suffixes: str | None = None
+    package_file_limit_mb: str | None = None
+    package_limit_mb: str | None = None
     log_limit_mb: str | None = None
     kubernetes_indexed_from: str | None = None
     kubernetes_job_ttl_seconds: str | None = None
@@ -122,11 +151,7 @@ class Settings:
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='Use a number of seconds, such as "600" for ten minutes.',
             )
-        if self.log_limit_mb is not None and not _is_amount(self.log_limit_mb):
-            raise ConfigurationError(
-                f"the setting log_limit_mb is {self.log_limit_mb!r}.",
-                advice='Use a number of megabytes, such as "1000".',
-            )
+        self._check_sizes()
         if self.kubernetes_followed_tasks is not None and not self.kubernetes_followed_tasks.isdecimal():
             raise ConfigurationError(
                 f"the setting kubernetes_followed_tasks is {self.kubernetes_followed_tasks!r}.",
@@ -153,6 +178,13 @@ class Settings:
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
                 advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
             )
+
+    def _check_sizes(self) -> None:
+        for key in ("log_limit_mb", "package_file_limit_mb", "package_limit_mb"):
+            if (written := getattr(self, key)) is not None and not _is_amount(written):
+                raise ConfigurationError(
+                    f"the setting {key} is {written!r}.", advice='Use a number of megabytes, such as "1000".'
+                )
 
     def _check_infrastructure(self) -> None:
         if self.infrastructure_retries is not None and not re.fullmatch(r"\d{1,4}", self.infrastructure_retries):
@@ -250,7 +282,14 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
     """
     keys = {f.name for f in fields(Settings)}
     values = {}
-    if (path := find_file(folder, environment)) is not None:
+    path = find_file(folder, environment)
+    if path is None and (profile := environment.get(PROFILE)):
+        raise ConfigurationError(
+            f"there are no settings of the profile {profile!r}: no {file_name(environment)} in {folder} or above it.",
+            cause=f"{PROFILE} names this profile.",
+            advice=f"Write it, or unset {PROFILE}. One for all folders is ~/.config/k8sflow/config.{profile}.toml.",
+        )
+    if path is not None:
         values = _read(path)
         if root := values.get("root"):
             values["root"] = roots.absolute(root, path.absolute().parent, _ROOT)
@@ -265,7 +304,7 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
         if found := roots.datastore([datastore], lambda: values.get("root", ""), working):
             values["root"] = found
         values.pop("bucket", None)
-    if "bucket" not in values and roots.is_bucket(values.get("root", "")):
+    if "bucket" not in values and roots.is_of_s3(values.get("root", "")):
         values["bucket"] = roots.bucket_of(values["root"])
     return Settings(**values)
 
@@ -295,13 +334,21 @@ def find_file(folder: Path, environment: Mapping[str, str] = os.environ) -> Path
     return next((path for path in found if os.path.isfile(path)), None)  # noqa: PTH113  is_file() raises without access
 
 
+def file_name(environment: Mapping[str, str] = os.environ) -> str:
+    """The name of the file with the settings in a folder; a profile has one of its own."""
+    profile = environment.get(PROFILE)
+    return f"k8sflow.{profile}.toml" if profile else FILE_NAME
+
+
 def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+    name = file_name(environment)
     for parent in (folder, *folder.parents):
-        yield parent / FILE_NAME
+        yield parent / name
+    of_user = name.replace("k8sflow", "config", 1)
     if folder_of_user := environment.get("XDG_CONFIG_HOME"):
-        yield Path(folder_of_user) / "k8sflow" / "config.toml"
+        yield Path(folder_of_user) / "k8sflow" / of_user
     elif home := environment.get("HOME") or environment.get("USERPROFILE"):  # a pod's user may have no home
-        yield Path(home) / ".config" / "k8sflow" / "config.toml"
+        yield Path(home) / ".config" / "k8sflow" / of_user
 
 
 def _read(path: Path) -> dict[str, str]:

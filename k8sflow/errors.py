@@ -19,6 +19,7 @@
         S3ClosedError                the ``with`` block has ended
         S3RangeError                 the object has none of the bytes of a range
       PackageError                   the code package can't be built or unpacked
+      DependencyError                the packages of a step can't be resolved or installed
       KubernetesError                the API server refused a request, or is unreachable
         ApiStatusError               it answered with a status of 400 or more
         ApiUnreachableError          it gave no answer: refused, timed out, cut off, or TLS failed
@@ -61,6 +62,7 @@ class K8sflowError(Exception):
     Args:
         summary: What happened, and where, in one sentence.
         lineno: Line of the flow that the error is about, if known.
+        source_file: The file of that line, if known.
         cause: Likely cause, or what is known about it.
         advice: What to do.
     """
@@ -72,11 +74,22 @@ class K8sflowError(Exception):
     cause: str = ""
     advice: str = ""
 
-    def __init__(self, summary: str = "", lineno: int | None = None, *, cause: str = "", advice: str = "") -> None:
+    def __init__(
+        self,
+        summary: str = "",
+        lineno: int | None = None,
+        source_file: str | None = None,
+        *,
+        cause: str = "",
+        advice: str = "",
+    ) -> None:
         super().__init__(summary)
-        self.summary = str(summary) if lineno is None else f"line {lineno}: {summary}"
+        where = [f"{source_file}:"] if source_file else []
+        where += [f"line {lineno}:"] if lineno is not None else []
+        self.summary = " ".join([*where, str(summary)])
         self.message = self.summary  # its name in Metaflow
         self.line_no = lineno
+        self.source_file = source_file
         self.cause = cause
         self.advice = advice
 
@@ -124,6 +137,9 @@ class ParameterError(K8sflowError):
 
 class ArtifactError(K8sflowError):
     """An artifact can't be stored, found, verified or loaded."""
+
+    # The class of the value that can't be loaded, with its module; empty where it isn't known.
+    of_type: str = ""
 
 
 class MissingArtifactError(ArtifactError, AttributeError):
@@ -221,6 +237,10 @@ class S3RangeError(S3Error):
 
 class PackageError(K8sflowError):
     """The code package can't be built or unpacked."""
+
+
+class DependencyError(K8sflowError):
+    """The packages of a step can't be resolved or installed."""
 
 
 class KubernetesError(K8sflowError):

@@ -14,3 +14,6 @@ from k8sflow.flow.decorators.secrets import SecretStore
 from k8sflow.storage.serializers import Serializer
 
 __all__ = ["Around", "Decorator", "Option", "SecretStore", "Serializer", "decorator"]
+
+# Metaflow's package of this name has modules that people import from (``metaflow_modules.py``).
+__path__: list[str] = []

@@ -1,16 +1,23 @@
-"""The root, in which runs are kept: the setting ``root`` and the option ``--datastore`` take a folder or ``s3://bucket/prefix``."""
+"""The root, in which runs are kept.
+
+The setting ``root`` and the option ``--datastore`` take a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from k8sflow import started
 from k8sflow.errors import ConfigurationError
 
-SCHEME = "s3://"
+_S3 = "s3://"
+_GOOGLE = "gs://"
+SERVER_OF_GOOGLE = "https://storage.googleapis.com"
+# Requests to it need no credentials.
+EMULATOR_OF_GOOGLE = "STORAGE_EMULATOR_HOST"
 # Two letters at least: C:/runs is a folder. One slash is enough: s3:/bucket is a typing error, not a folder.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -19,12 +26,23 @@ _KINDS_OF_METAFLOW = frozenset({"local", "s3", "azure", "gs"})
 
 def is_bucket(root: str) -> bool:
     """True for the URL of a bucket, False for a folder."""
-    return root.startswith(SCHEME)
+    return root.startswith((_S3, _GOOGLE))
+
+
+def is_of_s3(root: str) -> bool:
+    """True for the URL of a bucket of S3."""
+    return root.startswith(_S3)
+
+
+def endpoint_of_google(environment: Mapping[str, str]) -> str:
+    """The address of Google Cloud Storage, or that of an emulator, as Google's libraries find it."""
+    found = environment.get(EMULATOR_OF_GOOGLE, "").rstrip("/")
+    return (found if "://" in found else f"http://{found}") if found else SERVER_OF_GOOGLE
 
 
 def bucket_of(root: str) -> str:
-    """``name`` or ``name/prefix``, as in the setting ``bucket``, of the URL of a bucket."""
-    return root.removeprefix(SCHEME)
+    """``name`` or ``name/prefix``, as in the setting ``bucket``, of the URL of a bucket of S3."""
+    return root.removeprefix(_S3)
 
 
 def checked(root: str, source: str) -> str:
@@ -41,16 +59,18 @@ def checked(root: str, source: str) -> str:
         return root
     if not is_bucket(root):
         kind = root.partition(":")[0]
+        is_known = kind.lower() in {"s3", "gs"}
         raise ConfigurationError(
-            f"{source} is {root!r}, which is neither a folder nor a bucket of S3.",
-            cause=f"k8sflow has no store for {kind}: URLs." if kind.lower() != "s3" else "It has to begin with s3://.",
-            advice="Use the path of a folder, or s3://bucket/prefix; the setting endpoint names a server other than "
-            "AWS's.",
+            f"{source} is {root!r}, which is neither a folder nor a bucket of S3 or Google Cloud Storage.",
+            cause=f"It has to begin with {kind.lower()}://." if is_known else f"k8sflow has no store for {kind}: URLs.",
+            advice="Use the path of a folder, s3://bucket/prefix or gs://bucket/prefix; the setting endpoint names a "
+            "server of S3 other than AWS's.",
         )
     found = root.rstrip("/")
-    if not _BUCKET.fullmatch(bucket_of(found).partition("/")[0]) or root == SCHEME:
+    if not _BUCKET.fullmatch(found.partition("://")[2].partition("/")[0]) or root in {_S3, _GOOGLE}:
         raise ConfigurationError(
-            f"{source} is {root!r}, which does not name a bucket.", advice="Use s3://bucket or s3://bucket/prefix."
+            f"{source} is {root!r}, which does not name a bucket.",
+            advice="Use s3://bucket or s3://bucket/prefix, or the same with gs://.",
         )
     if {".", ".."} & set(found.split("/")):
         raise ConfigurationError(
@@ -85,6 +105,11 @@ def absolute(root: str, folder: Path | str | None, source: str) -> str:
     return str(folder / path)
 
 
+def _kind_of(root: str) -> str:
+    """Metaflow's name of a kind of store."""
+    return root.partition(":")[0] if is_bucket(root) else "local"
+
+
 def datastore(values: Sequence[str], root: Callable[[], str], working: Path | str | None = None) -> str | None:
     """The root that ``--datastore`` or ``K8SFLOW_DATASTORE`` names.
 
@@ -112,7 +137,7 @@ def datastore(values: Sequence[str], root: Callable[[], str], working: Path | st
             "--datastore is empty.", advice="Give a folder or s3://bucket/prefix, or leave the option out."
         )
     found = absolute(locations[0], working or started.FOLDER, "--datastore (K8SFLOW_DATASTORE)") if locations else None
-    if kinds and kinds[0] != ("s3" if is_bucket(found or root()) else "local"):
+    if kinds and kinds[0] != _kind_of(found or root()):
         raise ConfigurationError(
             f"--datastore is {kinds[0]!r}, which is a kind of store, and "
             + (f"its location, {found}, is of another kind." if found else "not its location."),

@@ -16,7 +16,8 @@ from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.local_folder import nearest
 from k8sflow.storage.objects import ObjectStore
-from tests import s3server
+from k8sflow.storage.open_store import open_store
+from tests import gcsserver, s3server
 from tests.cluster.s3 import S3Server
 
 if TYPE_CHECKING:
@@ -123,6 +124,22 @@ def _opened(bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     return store
 
 
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[str]:
+    """Start an emulator of Google Cloud Storage with an empty bucket; its address."""
+    with gcsserver.gcs_server() as address:
+        yield address
+
+
+@pytest.fixture
+def gcs_store(gcs_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """Open a store below a prefix of its own in the emulator's bucket."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server)
+    store = open_store(f"gs://{gcsserver.BUCKET}/{secrets.token_hex(4)}")
+    yield store
+    store.close()
+
+
 @pytest.fixture
 def folder_store(tmp_path: Path) -> FolderStore:
     """Open a store in a folder that doesn't exist yet."""
@@ -148,6 +165,7 @@ def shared_store(request: pytest.FixtureRequest) -> ObjectStore:
         "memory",
         pytest.param("s3", marks=pytest.mark.s3),
         pytest.param("boto3", marks=pytest.mark.s3),
+        pytest.param("gcs", marks=pytest.mark.s3),
     ]
 )
 def store(request: pytest.FixtureRequest) -> ObjectStore:

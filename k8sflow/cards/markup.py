@@ -14,6 +14,10 @@ class Html(str):
 
     __slots__ = ()
 
+    def __html__(self) -> str:
+        """The markup itself, for templates that escape everything else."""
+        return str(self)
+
 
 def html_of(value: object) -> Html:
     """Markup for a value: itself, or its text, escaped; nothing for None."""

@@ -32,13 +32,18 @@ async function look() {
 look();
 """
 # A card that was written for Metaflow has this function, to show the data of a refresh without being loaded again.
-_LISTEN = (
+LISTEN = (
     "<script>addEventListener('message', (e) => { "
     "if (window.metaflow_card_update) window.metaflow_card_update(e.data); });</script>"
 )
 _STYLE = """body { margin: 0; display: flex; flex-direction: column; height: 100vh; font: 14px system-ui, sans-serif; }
 nav { padding: 8px 14px; border-bottom: 1px solid #8888; } iframe { flex: 1; border: 0; width: 100%; }
 :root { color-scheme: light dark; }"""
+
+
+def own_hosts(port: int) -> set[str]:
+    """The possible Host headers of requests to a server on this machine."""
+    return {f"{ADDRESS}:{port}", f"localhost:{port}"}
 
 
 class CardServer(ThreadingHTTPServer):
@@ -74,7 +79,7 @@ class CardServer(ThreadingHTTPServer):
             host: Its Host header: a page of another site may let its name lead here.
         """
         token, _, rest = path.partition("?")[0].lstrip("/").partition("/")
-        is_ours = host in {f"{ADDRESS}:{self.server_port}", f"localhost:{self.server_port}"}
+        is_ours = host in own_hosts(self.server_port)
         if not is_ours or not hmac.compare_digest(token.encode(), self.token.encode()):
             return HTTPStatus.FORBIDDEN, "text/plain", "Open the address that the command has printed."
         found = {f"{pathspec}/{card.file}": card for pathspec, card in self.cards()}
@@ -95,7 +100,7 @@ class CardServer(ThreadingHTTPServer):
 
 def _shown(card: Card, name: str, kind: str) -> tuple[str, str]:
     if kind == "page":
-        return "text/html", card.get() + (_LISTEN if card.get_data() else "")
+        return "text/html", card.get() + (LISTEN if card.get_data() else "")
     if kind == "version":
         page = sha256(card.get().encode("utf-8", "replace")).hexdigest()
         return "application/json", json.dumps({"page": page, "data": card.get_data()})

@@ -40,7 +40,7 @@ class JSONViewer(Component):
 
     def update(self, data: Any) -> None:
         """Replaces the value."""
-        self._data = _plain(self._parsed(data), [_MOST_ITEMS * 10], 0)
+        self._data = plain_value(self._parsed(data), [_MOST_ITEMS * 10], 0)
 
     def _parsed(self, data: Any) -> Any:
         if not isinstance(data, str):
@@ -52,7 +52,7 @@ class JSONViewer(Component):
 
     def render(self) -> Html:
         """The component as HTML."""
-        body = _tree(self._data, 0) if self._is_foldable else tag("pre", self._text())
+        body = tree_of(self._data, 0) if self._is_foldable else tag("pre", self._text())
         title = tag("div", self._title, class_="title") if self._title else None
         height = "".join(letter for letter in str(self._height or "none") if letter.isalnum() or letter in ".%")
         return tag("div", title, tag("div", body, class_="tree", style=f"max-height:{height}", tabindex="0"))
@@ -85,17 +85,18 @@ class YAMLViewer(JSONViewer):
         return tag("div", tag("div", title, class_="title"), block)
 
 
-def _plain(value: Any, room: list[int], depth: int) -> Any:
+def plain_value(value: Any, room: list[int], depth: int) -> Any:
     """A value of JSON's types, with texts for all others, and for what is beyond some thousand items or too deep."""
     room[0] -= 1
     if isinstance(value, dict | list | tuple | set | frozenset) and (depth >= _MOST_DEPTH or room[0] < 0):
         return f"… {len(value):,} items"
     if isinstance(value, dict):
         return _Cut(
-            {str(key): _plain(each, room, depth + 1) for key, each in islice(value.items(), _MOST_ITEMS)}, len(value)
+            {str(key): plain_value(each, room, depth + 1) for key, each in islice(value.items(), _MOST_ITEMS)},
+            len(value),
         )
     if isinstance(value, list | tuple | set | frozenset):
-        return _CutList([_plain(each, room, depth + 1) for each in islice(value, _MOST_ITEMS)], len(value))
+        return _CutList([plain_value(each, room, depth + 1) for each in islice(value, _MOST_ITEMS)], len(value))
     if isinstance(value, str):
         return shortened(value, 100_000)
     if value is None or isinstance(value, bool | int | float):
@@ -119,7 +120,7 @@ class _CutList(list[Any]):
         self.total = count
 
 
-def _tree(value: Any, depth: int, name: str | None = None) -> Html:
+def tree_of(value: Any, depth: int, name: str | None = None) -> Html:
     label = tag("span", name, ": ", class_="key") if name is not None else None
     if not isinstance(value, _Cut | _CutList):
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _scalar(value)
@@ -128,7 +129,7 @@ def _tree(value: Any, depth: int, name: str | None = None) -> Html:
         return tag("div", label, "{}" if isinstance(value, _Cut) else "[]")
     pairs = value.items() if isinstance(value, _Cut) else ((str(index), each) for index, each in enumerate(value))
     kind = f"{{{value.total:,}}}" if isinstance(value, _Cut) else f"[{value.total:,}]"
-    inside = [_tree(each, depth + 1, key) for key, each in pairs]
+    inside = [tree_of(each, depth + 1, key) for key, each in pairs]
     more = tag("div", f"… and {value.total - len(value):,} more", class_="muted") if value.total > len(value) else None
     head = tag("summary", label, tag("span", kind, class_="muted"))
     return tag("details", head, *inside, more, open=depth < _OPEN_DEPTH)

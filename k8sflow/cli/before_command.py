@@ -5,10 +5,13 @@ Each does what it asks for. Where that holds anyway, it is accepted; other value
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from k8sflow import config
 
 if TYPE_CHECKING:
     from k8sflow.cli.terminal import Terminal
@@ -29,8 +32,7 @@ _WORDS_AFTER = {
     "--monitor": 1,
 }
 _STARTING = ("run", "resume")
-_WITH, _NAMESPACE, _QUIET = "k8sflow.with", "k8sflow.namespace", "k8sflow.quiet"
-_PACKAGES = "Build an image with the step's packages, and name it with @kubernetes(image=…) or @batch(image=…)."
+_WITH, _NAMESPACE, _QUIET, _ENVIRONMENT = "k8sflow.with", "k8sflow.namespace", "k8sflow.quiet", "k8sflow.environment"
 
 
 def command_of(arguments: Sequence[str]) -> str:
@@ -60,12 +62,22 @@ def options() -> list[click.Parameter]:
             callback=_keep(_QUIET),
             help="Show what tasks print, what goes wrong and how the run ends, and nothing else.",
         ),
-        _accepted("--environment", {"local"}, _environment),
+        click.Option(
+            ["--environment"],
+            expose_value=False,
+            callback=_environment,
+            metavar="pypi|local",
+            help="local: run steps with @pypi in this Python, and not in environments of their own.",
+        ),
         _accepted("--metadata", {"local"}, _metadata),
         _accepted("--event-logger", {"nullSidecarLogger"}, _sidecar),
         _accepted("--monitor", {"nullSidecarMonitor"}, _sidecar),
-        # All files are packaged, whatever their suffix.
-        click.Option(["--package-suffixes"], expose_value=False, hidden=True),
+        click.Option(
+            ["--package-suffixes"],
+            expose_value=False,
+            callback=_keep_suffixes,
+            help="Endings of files that the code package keeps whatever their size, separated by commas.",
+        ),
         click.Option(["--pylint/--no-pylint"], default=None, expose_value=False, callback=_pylint, hidden=True),
     ]
 
@@ -77,7 +89,7 @@ def refuse_misplaced(context: click.Context) -> None:
         click.UsageError: There is one.
     """
     command = context.invoked_subcommand
-    for key, option in ((_WITH, "--with"), (_NAMESPACE, "--namespace")):
+    for key, option in ((_WITH, "--with"), (_NAMESPACE, "--namespace"), (_ENVIRONMENT, "--environment local")):
         if context.meta.get(key) and command not in _STARTING:
             raise click.UsageError(f"{option} is an option of run and resume, and {command} starts no run.", context)
 
@@ -88,6 +100,7 @@ def added_to(values: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(values)
     given["decorators"] = (*meta.get(_WITH, ()), *given["decorators"])
     given["namespace"] = given["namespace"] or meta.get(_NAMESPACE)
+    given["has_environments"] = not meta.get(_ENVIRONMENT)
     return given
 
 
@@ -106,6 +119,11 @@ def _keep(key: str) -> Any:
     return keep
 
 
+def _keep_suffixes(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value:  # the settings are read later
+        os.environ[config.variable("package_suffixes")] = value
+
+
 def _accepted(option: str, values: set[str], advice: Any) -> click.Option:
     """An option with values that hold anyway.
 
@@ -122,10 +140,20 @@ def _accepted(option: str, values: set[str], advice: Any) -> click.Option:
     return click.Option([option], expose_value=False, callback=check, hidden=True)
 
 
-def _environment(value: str) -> str:
-    if value in {"conda", "pypi", "uv", "fast-bakery"}:
-        return f"k8sflow installs no packages; tasks here use those of the driver's environment. {_PACKAGES}"
-    return "k8sflow has only the environment local."
+def _environment(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Keeps ``local``; ``pypi`` and ``conda`` hold anyway.
+
+    Raises:
+        click.BadParameter: It is another one.
+    """
+    if value == "local":
+        context.meta[_ENVIRONMENT] = True
+    elif value not in {None, "pypi", "conda"}:
+        raise click.BadParameter(
+            f"{value!r}: k8sflow has pypi, which holds wherever @pypi or @pypi_base is written, and local.",
+            context,
+            option,
+        )
 
 
 def _metadata(value: str) -> str:

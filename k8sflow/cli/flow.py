@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config, debug_log, shadowing
+from k8sflow import config, debug_log, metaflow_modules, shadowing
 from k8sflow.cli import (
     batch,
     before_command,
@@ -19,6 +19,7 @@ from k8sflow.cli import (
     datastore,
     graphs,
     kubernetes,
+    metaflow_commands,
     reading,
     resume,
     run_options,
@@ -59,7 +60,7 @@ def main(instance: FlowSpec) -> None:
             sys.argv[1:] = runner_call.expanded(command, call, parameters)
         execute(
             command,
-            prog_name=f"python {sys.argv[0]}",
+            prog_name=f"python {'-m k8sflow.as_metaflow ' if metaflow_modules.is_installed() else ''}{sys.argv[0]}",
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
         )
@@ -118,6 +119,8 @@ def _group(definition: FlowDefinition) -> click.Group:
         *_commands_of_pods(definition),
     ):
         group.add_command(command)
+    for command in metaflow_commands.commands(definition, group):
+        group.add_command(command)
     datastore.add_to(group)
     return group
 
@@ -168,7 +171,7 @@ def _run_command(definition: FlowDefinition) -> click.Command:
 
     def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
-            request = run_options.request(definition, values)
+            request = run_options.with_defaults(run_options.request(definition, values))
             if is_dry_run:
                 from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
 

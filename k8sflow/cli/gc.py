@@ -158,7 +158,9 @@ def _print(url: str, found: Collected, *, is_dry_run: bool) -> None:
     click.echo(f"  {_count(len(found.runs), 'run')} {verb}, {units.size(run_bytes)} of records and output")
     click.echo(f"  {_count(found.blobs, 'blob')} of artifacts {verb}, {units.size(found.blob_bytes)}")
     if found.leftovers:
-        click.echo(f"  {_count(found.leftovers, 'other object')} {verb}: remains of runs that no longer exist")
+        click.echo(
+            f"  {_count(found.leftovers, 'other object')} {verb}: remains of runs that no longer exist, and of uploads"
+        )
     if found.young_blobs:
         young = f"{_count(found.young_blobs, 'blob')} ({units.size(found.young_bytes)})"
         click.echo(f"  {young} that no run needs stay for now: they are younger than a day")

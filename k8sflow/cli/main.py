@@ -8,7 +8,7 @@ import click
 
 import k8sflow
 from k8sflow import config, debug_log
-from k8sflow.cli import cache, completion, datastore, doctor, output, reading, settings
+from k8sflow.cli import cache, completion, datastore, doctor, env, output, reading, settings
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, leave
 
@@ -51,6 +51,7 @@ for _command in (
     cache.group(Scope.everywhere()),
     settings.command,
     doctor.command,
+    env.command,
     completion.command(main, "k8sflow"),
 ):
     main.add_command(_command)

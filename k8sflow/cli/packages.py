@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from k8sflow import units
+from k8sflow import config, units
 from k8sflow.cli import output
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import PackageError
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.request import code_folder
+from k8sflow.runtime.request import code_folder, code_package
 
 if TYPE_CHECKING:
     from k8sflow.client import Run
 
 
 def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
-    """The commands ``package list`` and ``package save``.
+    """The commands ``package info``, ``list`` and ``save``.
 
     Args:
         scope: The runs.
@@ -54,6 +54,7 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
                 raise PackageError(f"the package can't be written to {file}: {error.strerror}.") from error
             click.echo(f"{file}: {units.size(len(archive))}")
 
+    group.add_command(_info_command(scope, flow, run))
     group.add_command(
         click.Command("list", callback=show, params=[run, output.JSON_OPTION], help="List the files of the package.")
     )
@@ -70,13 +71,19 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
 
 def _archive(scope: Scope, flow: type[FlowSpec] | None, run: str | None) -> bytes:
     if run is None and flow is not None:
-        from k8sflow.storage import package  # noqa: PLC0415  --help needs no package
+        found = code_package(flow, config.load(code_folder(flow)))
+        if found.warning:
+            click.echo(f"Warning: {found.warning}", err=True)
+        return found.archive
+    return archive_of(scope.run(run))
 
-        return package.build(code_folder(flow)).archive
-    return _taken_along(scope.run(run))
 
+def archive_of(run: Run) -> bytes:
+    """The code package of a run.
 
-def _taken_along(run: Run) -> bytes:
+    Raises:
+        PackageError: It has none.
+    """
     if run.code is None:
         raise PackageError(
             f"the run {run.pathspec} has no code package.",
@@ -84,6 +91,28 @@ def _taken_along(run: Run) -> bytes:
             advice="A run with a step on Kubernetes has one.",
         )
     return run.code.archive
+
+
+def _info_command(scope: Scope, flow: type[FlowSpec] | None, parameter: click.Parameter) -> click.Command:
+    def info(run: str | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
+        with errors_shown():
+            archive = _archive(scope, flow, run)
+            _print_info(archive, len(_files(archive)), as_json=as_json)
+
+    options = [parameter, output.JSON_OPTION]
+    return click.Command("info", callback=info, params=options, help="Print the size and the hash of the package.")
+
+
+def _print_info(archive: bytes, files: int, *, as_json: bool) -> None:
+    import hashlib  # noqa: PLC0415  --help needs no hash
+
+    facts = {"sha256": hashlib.sha256(archive).hexdigest(), "files": files, "size": len(archive)}
+    if as_json:
+        output.print_json(facts)
+        return
+    output.print_pair("sha256", str(facts["sha256"]))
+    output.print_pair("files", str(files))
+    output.print_pair("size", units.size(len(archive)))
 
 
 def _files(archive: bytes) -> list[tuple[str, int]]:

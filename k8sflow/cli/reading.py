@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from k8sflow.cli import advise, card, du, dump, gc, logs, packages, runs, tags, timeline
+from k8sflow.cli import advise, card, code, du, dump, gc, logs, packages, runs, tags, timeline, ui
 from k8sflow.cli.scope import Scope
 from k8sflow.flow.spec import FlowSpec
 
@@ -15,6 +15,7 @@ def commands(flow: type[FlowSpec] | None = None) -> list[click.Command]:
     return [
         advise.command(scope),
         card.command(scope),
+        code.command(scope),
         du.command(scope),
         dump.command(scope),
         gc.command(scope),
@@ -23,4 +24,5 @@ def commands(flow: type[FlowSpec] | None = None) -> list[click.Command]:
         runs.command(scope),
         tags.command(scope),
         timeline.command(scope),
+        ui.command(scope),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -52,14 +53,44 @@ def options() -> list[click.Parameter]:
             is_flag=True,
             help="Take no results of earlier runs for steps under @cache; those of this run replace them.",
         ),
-        click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
-        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
+        click.Option(
+            ["--refresh-environments"],
+            is_flag=True,
+            help="Resolve the packages of @pypi again, and replace their locks.",
+        ),
+        *_identity(),
+        click.Option(
+            ["--max-log-size"],
+            type=click.IntRange(min=1),
+            help="How many megabytes of each output stream of a task are stored (setting log_limit_mb).",
+        ),
         click.Option(
             ["--detach", "is_detached"],
             is_flag=True,
             help="Detach: let the controller in the cluster drive the run, and return. Needs --with kubernetes.",
         ),
     ]
+
+
+def _identity() -> list[click.Parameter]:
+    """The options for the new run's id, and the files that pass it on."""
+    return [
+        click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
+        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
+        click.Option(
+            ["--runner-attribute-file"],
+            type=click.Path(dir_okay=False),
+            help="Write flow_name, run_id and metadata (the store) of the new run to this file, as JSON.",
+        ),
+    ]
+
+
+def with_defaults(request: RunRequest) -> RunRequest:
+    """A new run's request with the decorators of the setting ``default_decospecs``, but for those that it names."""
+    named = {spec.partition(":")[0] for spec in request.decorators}
+    more = (request.settings.default_decospecs or "").split()
+    added = [spec for spec in more if spec.partition(":")[0] not in named]
+    return replace(request, decorators=(*request.decorators, *added))
 
 
 def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest:
@@ -77,4 +108,6 @@ def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest
     others = before_command.added_to(others)
     project = click.get_current_context().meta.get(PROJECT, {})
     settings = debug_log.configure(config.load(code_folder(definition.flow)))
+    if (megabytes := others.pop("max_log_size", None)) is not None:
+        settings = replace(settings, log_limit_mb=str(megabytes))
     return RunRequest(definition=definition, settings=settings, values=given, **others, **project)

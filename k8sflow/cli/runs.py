@@ -100,7 +100,7 @@ def _describe(run: Run) -> dict[str, Any]:
             "run": run.id,
             "store": run.run_store.store.url,
             "status": status,
-            "driver_is_dead": status == "running" and _has_dead_driver(run),
+            "driver_is_dead": status == "running" and run.has_dead_driver,
             "outcome": end.outcome if end is not None else None,
             "user": run.user_name,
             "created": output.utc_time(created),
@@ -124,16 +124,6 @@ def _describe(run: Run) -> dict[str, Any]:
             "system_tags": [],
             "error": str(error),
         }
-
-
-def _has_dead_driver(run: Run) -> bool:
-    """True if the process that drove a run without an end, on this machine, is known to be dead."""
-    from k8sflow.storage.lease import lease_of  # noqa: PLC0415  --help reads no runs
-
-    if run.record.is_detached:
-        return False
-    holder = lease_of(run.run_store).holder()
-    return holder is not None and holder.is_dead
 
 
 def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:

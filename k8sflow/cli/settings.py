@@ -45,11 +45,32 @@ def set_(key: str, value: str, file: str | None) -> None:
             advice = " ".join(filter(None, [did_you_mean(key, _KEYS), f"The settings are {', '.join(_KEYS)}."]))
             raise ConfigurationError(f"there is no setting {key!r}.", advice=advice)
         config.Settings(**{key: value})
-        path = Path(file) if file else config.find_file(Path.cwd()) or Path.cwd() / config.FILE_NAME
+        path = Path(file) if file else config.find_file(Path.cwd()) or Path.cwd() / config.file_name()
         _write(path, key, value)
         click.echo(f"{path}: {key} = {value}")
         if override := os.environ.get(config.variable(key)):
             click.echo(f"{config.variable(key)} is set to {override}, which wins over the file.", err=True)
+
+
+@command.command(name="import-metaflow")
+@click.argument("source", required=False, type=click.Path(dir_okay=False))
+@click.option("--file", type=click.Path(dir_okay=False), help="The file to write (default: the one for this folder).")
+def import_metaflow(source: str | None, file: str | None) -> None:
+    """Write Metaflow's settings, of its file or of SOURCE, to k8sflow.toml."""
+    from k8sflow.cli import metaflow_profile  # noqa: PLC0415  the other commands read no such file
+
+    with errors_shown():
+        origin = Path(source) if source else metaflow_profile.default_file(os.environ)
+        found = metaflow_profile.read(origin)
+        config.Settings(**found.settings)
+        path = Path(file) if file else config.find_file(Path.cwd()) or Path.cwd() / config.file_name()
+        for key, value in found.settings.items():
+            _write(path, key, value)
+            click.echo(f"{path}: {key} = {value}")
+        for key, why in found.left.items():
+            click.echo(f"not taken over: {key}: {why}", err=True)
+        if not found.settings:
+            click.echo(f"{origin} has nothing that k8sflow has a setting for.", err=True)
 
 
 def _show(*, as_json: bool) -> None:

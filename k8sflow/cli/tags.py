@@ -124,6 +124,8 @@ def _list_command(scope: Scope) -> click.Command:
             click.Option(["--my-runs", "mine"], is_flag=True, help="The tags of all your runs."),
             click.Option(["--group-by-run", "by_run"], is_flag=True, help="List all runs, each with its tags."),
             click.Option(["--group-by-tag", "by_tag"], is_flag=True, help="List all tags, each with its runs."),
+            # There is one tag on each line anyway.
+            click.Option(["--flat"], is_flag=True, expose_value=False, hidden=True),
             click.Option(["--hide-system-tags"], is_flag=True, help="Show only tags that people added."),
             output.JSON_OPTION,
         ],

@@ -8,7 +8,7 @@ from k8sflow.client.flow import Flow, Metaflow
 from k8sflow.client.namespaces import default_namespace, get_namespace, namespace
 from k8sflow.client.run import Run
 from k8sflow.client.step import Step
-from k8sflow.client.stores import default_metadata, get_metadata, metadata
+from k8sflow.client.stores import default_metadata, get_metadata, inspect_spin, metadata
 from k8sflow.client.task import Task
 from k8sflow.errors import NamespaceMismatchError, NotFoundError
 
@@ -25,6 +25,7 @@ __all__ = [
     "default_namespace",
     "get_metadata",
     "get_namespace",
+    "inspect_spin",
     "metadata",
     "namespace",
 ]

@@ -53,6 +53,11 @@ class DataArtifact(TaggedAsParent):
         return f"{above}/{self.id}" if above else None
 
     @property
+    def ref(self) -> ArtifactRef:
+        """The reference to the stored value."""
+        return self._ref
+
+    @property
     def data(self) -> Any:
         """The value, verified and loaded.
 

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from types import FunctionType, ModuleType
 from typing import Any
 
+from k8sflow import metaflow_modules
 from k8sflow.client.code import Code
 from k8sflow.client.codespace import CodeSpace, is_installed, shared_modules, space_of
 from k8sflow.errors import ArtifactError, K8sflowError
@@ -35,6 +36,8 @@ _Ordinary = Callable[[str, str], Any]
 
 def finder(run_store: RunStore, record: RunRecord) -> Find:
     """A function that looks up the classes and functions in a run's artifacts."""
+    if record.as_metaflow:  # the modules with the classes import from metaflow
+        metaflow_modules.stand_in()
     return _Finder(run_store, record).find
 
 

@@ -134,6 +134,16 @@ class Run:
         return end.outcome if end.outcome in _NAMED else "failed"
 
     @property
+    def has_dead_driver(self) -> bool:
+        """True if the process that drove the run, on this machine, is known to be dead; of a run without an end."""
+        from k8sflow.storage.lease import lease_of  # noqa: PLC0415  most readers ask for runs that have ended
+
+        if self.record.is_detached:
+            return False
+        holder = lease_of(self.run_store).holder()
+        return holder is not None and holder.is_dead
+
+    @property
     def usage(self) -> Usage | None:
         """The resources that the run's tasks used so far, without those taken from another run; None if unknown."""
         end = self.end

@@ -42,6 +42,18 @@ def metadata(place: str) -> str:
     return get_metadata()
 
 
+def inspect_spin(datastore_root: str = ".") -> None:
+    """Chooses the folder in which this process looks for what ``spin`` ran; its pathspecs are those that ``spin`` says.
+
+    Args:
+        datastore_root: The folder with the ``.k8sflow``, or a bucket.
+
+    Raises:
+        NotFoundError: There is no such folder.
+    """
+    metadata(datastore_root)
+
+
 def get_metadata() -> str:
     """The stores in which this process looks for runs: a folder, ``s3://bucket``, or both, separated by a comma."""
     return ",".join(store.url for store in known_stores())

@@ -13,7 +13,7 @@ from k8sflow.flow.graph import Graph, Node
 _LETTER, _LABEL_LETTER = 8.43, 6.63
 _STEP_HEIGHT, _ROW_HEIGHT, _LABELLED_ROW_HEIGHT = 34.0, 78.0, 104.0
 _PADDING, _GAP, _MARGIN = 17.0, 26.0, 24.0
-_CARD, _LABEL_HEIGHT = 4.0, 22.0
+_CARD, _LABEL_HEIGHT, _HEAD = 4.0, 22.0, 9.0
 _STYLE = """
   text { font: 14px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #1f2933; }
   text.label { font-size: 11px; fill: #52606d; paint-order: stroke; stroke: #fff; stroke-width: 4px; }
@@ -26,12 +26,13 @@ _STYLE = """
 """
 
 
-def draw(graph: Graph, *, current: str = "") -> str:
+def draw(graph: Graph, *, current: str = "", is_inline: bool = False) -> str:
     """The drawing as the text of an SVG file; steps inside a foreach are stacks of cards.
 
     Args:
         graph: The graph.
         current: A step that is marked; empty for none.
+        is_inline: True for a part of a page, which has the styles, and may find each step by its ``data-step``.
     """
     found = arrows(graph)
     layout = lay_out(graph, found, lambda step: _extent(graph, graph[step]), _label_width, _GAP, whole=False)
@@ -46,13 +47,13 @@ def draw(graph: Graph, *, current: str = "") -> str:
             f'viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img">'
         ),
         f"<title>{escape(graph.flow)}</title>",
-        f"<style>{_STYLE}</style>",
+        "" if is_inline else f"<style>{_STYLE}</style>",
         (
-            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
             'orient="auto">'
             '<path class="head" d="M0 0.5 L8 4 L0 7.5 z"/></marker></defs>'
         ),
-        '<rect width="100%" height="100%" rx="8" fill="#fff"/>',
+        "" if is_inline else '<rect width="100%" height="100%" rx="8" fill="#fff"/>',
         f'<g transform="translate({_MARGIN} {_MARGIN})">',
         *(_segment(graph, segment, layout, tops) for segment in layout.segments),
         *(
@@ -63,7 +64,7 @@ def draw(graph: Graph, *, current: str = "") -> str:
         "</g>",
         "</svg>",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(filter(None, parts)) + "\n"
 
 
 def _tops(layout: Layout) -> list[float]:
@@ -101,7 +102,8 @@ def _segment(graph: Graph, segment: Segment, layout: Layout, tops: list[float]) 
     if segment.is_last:
         to_y = tops[segment.row + 1] - (2 * _CARD if graph.depth(segment.lower) else 0)
     from_y = y + (_LABEL_HEIGHT if segment.label and segment.is_gathered else 0)
-    until_y = to_y - (_LABEL_HEIGHT if segment.label and not segment.is_gathered else 0)
+    # A head has the direction of the path's last piece, which therefore has a length.
+    until_y = to_y - (_LABEL_HEIGHT if segment.label and not segment.is_gathered else _HEAD if segment.is_last else 0)
     middle = (from_y + until_y) / 2
     curve = f"M{x:.1f} {y:.1f} V{from_y:.1f} C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {until_y:.1f}"
     head = ' marker-end="url(#head)"' if segment.is_last else ""
@@ -135,4 +137,4 @@ def _step(graph: Graph, node: Node, x: float, top: float, *, is_current: bool) -
         f'<text x="{x:.1f}" y="{top + _STEP_HEIGHT / 2 + 5:.1f}" text-anchor="middle">{escape(node.name)}</text>'
     )
     title = f"<title>{escape(node.doc)}</title>" if node.doc else ""
-    return f"<g>{title}{''.join(parts)}</g>"
+    return f'<g data-step="{escape(node.name)}">{title}{"".join(parts)}</g>'

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from k8sflow import config, s3_options
+from k8sflow import config, metaflow_modules, s3_options
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
+from k8sflow.storage.records import RunRecord
 from k8sflow.task.batch import TaskBatch
 
 
@@ -23,12 +24,18 @@ def task_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
         f"--package={record.package}",
         f"--file={record.file}",
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *(["--environment"] if tasks.template.name.step in record.environments else []),
         *(["--trace"] if record.is_traced else []),
     ]
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The settings of the agent: the bucket as seen from there, and those that tasks follow."""
+def environment(settings: Settings, record: RunRecord | None = None) -> dict[str, str]:
+    """The settings of the agent: the bucket as seen from there, and those that tasks follow.
+
+    Args:
+        settings: The settings of the driver.
+        record: The run, whose tasks may import k8sflow under Metaflow's name; None for no run.
+    """
     inside = settings.in_cluster().to_environment()
     keys = (
         "bucket",
@@ -41,4 +48,5 @@ def environment(settings: Settings) -> dict[str, str]:
         "log",
         "log_limit_mb",
     )
-    return {name: inside[name] for name in map(config.variable, keys) if name in inside}
+    hook = {metaflow_modules.VARIABLE: "1"} if record is not None and record.as_metaflow else {}
+    return {**{name: inside[name] for name in map(config.variable, keys) if name in inside}, **hook}

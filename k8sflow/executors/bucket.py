@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
+from k8sflow.roots import is_bucket
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.patience import Patience
 
@@ -28,10 +29,11 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str =
 
     if not settings.bucket and settings.root:
         raise ConfigurationError(
-            f"a run on {system} needs a bucket, and none is set: {settings.root} is a folder.",
+            f"a run on {system} needs a bucket of S3, and none is set: {settings.root} is "
+            + ("a bucket of another kind." if is_bucket(settings.root) else "a folder."),
             cause=f"Code and artifacts travel between this machine and {system} through S3-compatible storage.",
             advice="Give --datastore s3://bucket/prefix, or set K8SFLOW_BUCKET=name for such runs; if --datastore or "
-            "K8SFLOW_DATASTORE names the folder, leave it out.",
+            f"K8SFLOW_DATASTORE names {settings.root}, leave it out.",
         )
     if not settings.bucket:
         raise ConfigurationError(

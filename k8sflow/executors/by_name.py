@@ -51,6 +51,7 @@ def _local(context: RunContext) -> Executor:
     """The executor of this machine; it forks, so it comes before anything that starts a thread."""
     check_local()
     # A driver in the cluster runs no task itself.
+    from k8sflow.executors.environments import pythons  # noqa: PLC0415
     from k8sflow.executors.local import LocalExecutor  # noqa: PLC0415
     from k8sflow.task.inside.task_runner import TaskRunner  # noqa: PLC0415
 
@@ -69,6 +70,7 @@ def _local(context: RunContext) -> Executor:
         lock=context.lock,
         log_patience=context.settings.storage_patience,
         log_limit_bytes=context.settings.log_limit_bytes,
+        python_of=pythons(context.record.environments),
     )
 
 

@@ -75,6 +75,7 @@ class LocalExecutor:
         log_limit_bytes: How much of each stream of a task is kept; None for all of it.
         outlives_sigterm: Whether SIGTERM does nothing in a task that has no handler for it, as in a pod that gives its
             step time to finish.
+        python_of: The interpreter of a step's environment; None for that of this process.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class LocalExecutor:
         log_patience: float = 30.0,
         log_limit_bytes: int | None = None,
         outlives_sigterm: bool = False,
+        python_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._emit = emit
         self._log_patience = log_patience
@@ -115,7 +117,7 @@ class LocalExecutor:
         self._cancelled = threading.Event()
         self._winding_down: WindingDown | None = None
         self._selector.register(self._wakeup, selectors.EVENT_READ)
-        self._servers = ForkServers(served, lock, partial(_variables, runner), self._selector)
+        self._servers = ForkServers(served, lock, partial(_variables, runner), self._selector, python_of)
         self._servers.of(runner.definition.graph.start)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
         try:

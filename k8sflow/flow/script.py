@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from k8sflow import started
+from k8sflow import metaflow_modules, started
 from k8sflow.config import DATASTORE
 from k8sflow.errors import FlowDefinitionError
 
@@ -128,8 +128,11 @@ def given_datastore() -> str | None:
 
 def _environment() -> Mapping[str, str]:
     """The first environment with the store of this command, in which tasks look for runs too."""
-    found = given_datastore()
-    return _FIRST_ENVIRONMENT if found is None else {**_FIRST_ENVIRONMENT, DATASTORE: found}
+    datastore = given_datastore()
+    changes = {} if datastore is None else {DATASTORE: datastore}
+    if metaflow_modules.is_installed():
+        changes[metaflow_modules.VARIABLE] = "1"
+    return {**_FIRST_ENVIRONMENT, **changes}
 
 
 def beside(flow: type | None, path: Path) -> Path:

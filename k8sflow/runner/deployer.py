@@ -11,12 +11,15 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from k8sflow import metaflow_modules
 from k8sflow.client import Run
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, ConfigurationError, FlowDefinitionError, RunError
+from k8sflow.flow.spec import FlowSpec
 from k8sflow.kubernetes import flowrun as flowruns
+from k8sflow.runner.notebook import NBRunner
 from k8sflow.runner.runner import Runner
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.run_store import RunStore
@@ -50,7 +53,7 @@ class Deployer:
         cwd: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        self._runner = Runner(flow_file, show_output, env=env, cwd=cwd, **options)
+        self._runner: Runner = Runner(flow_file, show_output, env=env, cwd=cwd, **options)
 
     def kubernetes(self, **options: Any) -> KubernetesDeployer:
         """Chooses the cluster with the controller.
@@ -59,6 +62,60 @@ class Deployer:
             options: The options of ``@kubernetes`` for every step: ``image``, ``memory``, …
         """
         return KubernetesDeployer(self._runner, options)
+
+    def argo_workflows(self, **_options: Any) -> NoReturn:
+        """Metaflow's deployment to Argo Workflows, which k8sflow doesn't have.
+
+        Raises:
+            RunError: Always; it says how a flow is deployed here.
+        """
+        raise _other_system("Argo Workflows")
+
+    def step_functions(self, **_options: Any) -> NoReturn:
+        """Metaflow's deployment to AWS Step Functions, which k8sflow doesn't have.
+
+        Raises:
+            RunError: Always; it says how a flow is deployed here.
+        """
+        raise _other_system("AWS Step Functions")
+
+
+class NBDeployer(Deployer):
+    """Deploys a flow that is defined in one cell of a notebook; the cell becomes a file, as for ``NBRunner``.
+
+    Args:
+        flow: The flow's class.
+        show_output: True to show the output of the commands.
+        env: Variables to add to the environment.
+        base_dir: The folder of the file, and the working directory; the current one by default.
+        options: Options of ``run``, as for ``Runner``.
+
+    Raises:
+        RunError: The cell can't be found.
+    """
+
+    def __init__(
+        self,
+        flow: type[FlowSpec],
+        show_output: bool = True,  # noqa: FBT001, FBT002  the order that users know
+        *,
+        env: Mapping[str, str] | None = None,
+        base_dir: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self._runner = NBRunner(flow, show_output, env=env, base_dir=base_dir, **options)
+
+    def cleanup(self) -> None:
+        """Deletes the file; detached runs continue."""
+        self._runner.cleanup()
+
+
+def _other_system(name: str) -> RunError:
+    return RunError(
+        f"k8sflow doesn't deploy flows to {name}.",
+        advice="Deployer(file).kubernetes().create().trigger() starts a run that k8sflow's controller sees to in the "
+        "cluster, as `python flow.py run --with kubernetes --detach` does (docs/operators.md).",
+    )
 
 
 class KubernetesDeployer:
@@ -84,8 +141,9 @@ class KubernetesDeployer:
             KubernetesError: There is no controller, or this user may not create FlowRuns.
         """
         file = self._runner.flow_file
+        hook = ["-m", "k8sflow.as_metaflow"] if metaflow_modules.is_installed() else []
         checked = subprocess.run(
-            [sys.executable, str(file), "check"],
+            [sys.executable, *hook, str(file), "check"],
             env=self._runner.environment,
             cwd=self._runner.cwd,
             stdin=subprocess.DEVNULL,

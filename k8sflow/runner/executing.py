@@ -133,16 +133,26 @@ class ExecutingProcess(Generic[Started]):
             if not is_over:
                 changed.result()
 
-    async def when_started(self) -> Self:
+    async def when_started(self, timeout: float | None = None) -> Self:
         """Waits until the run or task has started; cancelling the wait cancels the run or task too.
 
+        Args:
+            timeout: Seconds after which it is cancelled; None to wait as long as it takes.
+
         Raises:
-            RunError: The process has ended before that.
+            RunError: The process has ended before that, or the time is over.
         """
         try:
-            if await asyncio.wrap_future(self._child.started) is None:
+            if await asyncio.wait_for(asyncio.wrap_future(self._child.started), timeout) is None:
                 await asyncio.wrap_future(self._child.ended)
                 raise self._not_started()
+        except asyncio.TimeoutError:
+            self._timed_out = True
+            await asyncio.to_thread(self._child.stop)
+            raise RunError(
+                f"{self.command} started no {self._kind} within {timeout:g} s.",
+                advice="Give it more time: Runner(…, file_read_timeout=SECONDS).",
+            ) from None
         except asyncio.CancelledError:  # no caller will get an object with which to end it
             self._child.ask_to_stop()
             raise

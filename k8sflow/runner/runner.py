@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from k8sflow import config
+from k8sflow import config, metaflow_modules
 from k8sflow.articles import described
 from k8sflow.client import Run, Task
 from k8sflow.errors import ConfigurationError, NotFoundError, ParameterError, RunError
@@ -27,6 +28,7 @@ from k8sflow.storage.run_store import RunStore
 
 # Options that are needed before the flow's other options are known.
 _CONFIGS = ("config", "config_value")
+_START_SECONDS = 3600.0
 _Executing = TypeVar("_Executing", ExecutingRun, ExecutingTask)
 
 
@@ -36,8 +38,10 @@ class Runner:
     Args:
         flow_file: The file.
         show_output: True to show the output of ``run``, ``resume`` and ``spin`` while waiting for the end.
+        profile: The profile of settings (``K8SFLOW_PROFILE``); None for that of the environment.
         env: Variables to add to the environment.
         cwd: The working directory of the runs, in which they are stored; None for the current one.
+        file_read_timeout: Seconds in which the asynchronous methods expect the run or task to start.
         options: Options of the commands, as keyword arguments: ``decospecs=["kubernetes"]``, ``max_workers=4``,
             ``config=("name", "file.json")``, ``config_value=[("name", {...})]``. A list repeats an option.
 
@@ -49,16 +53,19 @@ class Runner:
         self,
         flow_file: str | os.PathLike[str],
         show_output: bool = True,  # noqa: FBT001, FBT002  the order that users know
+        profile: str | None = None,
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        file_read_timeout: float = _START_SECONDS,
         **options: Any,
     ) -> None:
+        self._start_seconds = file_read_timeout
         self.flow_file = Path(flow_file).resolve()
         if not self.flow_file.is_file():
             raise RunError(f"there is no flow file {self.flow_file}.")
         self._show_output = show_output
-        self.environment = {**os.environ, **(env or {})}
+        self.environment = {**os.environ, **({config.PROFILE: profile} if profile else {}), **(env or {})}
         self.cwd = _folder_of_runs(cwd)
         self.options = options
         self._children: list[Child] = []
@@ -94,7 +101,7 @@ class Runner:
         Raises:
             RunError: No run was started.
         """
-        return await self._start("run", options).when_started()
+        return await self._start("run", options).when_started(self._start_seconds)
 
     async def async_resume(self, **options: Any) -> ExecutingRun:
         """Resumes a run, and returns when the new one exists.
@@ -105,7 +112,7 @@ class Runner:
         Raises:
             RunError: No run was started.
         """
-        return await self._start("resume", options).when_started()
+        return await self._start("resume", options).when_started(self._start_seconds)
 
     def spin(self, pathspec: str, **options: Any) -> ExecutingTask:
         """Reruns a step on the inputs of an earlier run's task, and returns when it has ended in any way.
@@ -129,7 +136,7 @@ class Runner:
         Raises:
             RunError: No task was started.
         """
-        return await self._start_spin(pathspec, options).when_started()
+        return await self._start_spin(pathspec, options).when_started(self._start_seconds)
 
     @property
     def settings(self) -> config.Settings:
@@ -169,6 +176,14 @@ class Runner:
     ) -> None:
         self.cleanup()
 
+    async def __aenter__(self) -> Runner:  # noqa: PYI034  as above
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.cleanup)
+
     def _to_end(self, command: str, options: Mapping[str, Any]) -> ExecutingRun:
         return self._shown(self._start(command, options))
 
@@ -197,8 +212,9 @@ class Runner:
     def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
         """A command's process, and its command line for people; ``answer`` is the option for its answer's file."""
         check_local("Runner can't start a process")
-        line = [sys.executable, str(self.flow_file), command, "--k8sflow-call"]
-        shown = shlex.join([Path(sys.executable).name, self.flow_file.name, command])
+        hook = ["-m", "k8sflow.as_metaflow"] if metaflow_modules.is_installed() else []
+        line = [sys.executable, *hook, str(self.flow_file), command, "--k8sflow-call"]
+        shown = shlex.join([Path(sys.executable).name, *hook, self.flow_file.name, command])
         words = _configs(values)
 
         def call(file: str) -> str:

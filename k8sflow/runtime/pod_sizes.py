@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 from k8sflow.config import Settings
-from k8sflow.errors import FlowDefinitionError
+from k8sflow.errors import ConfigurationError, FlowDefinitionError
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_elsewhere
@@ -152,7 +154,24 @@ def _options(found: tuple[Decoration, ...], *names: str) -> list[PodOptions]:
 
 
 def _from_settings(settings: Settings) -> PodOptions:
-    return PodOptions(
-        image=settings.kubernetes_image or settings.kubernetes_runtime_image,
-        service_account=settings.kubernetes_service_account,
-    )
+    """The options that the settings ``kubernetes_…`` give to steps without them.
+
+    Raises:
+        ConfigurationError: One can't be used.
+    """
+    written: dict[str, Any] = {"image": settings.kubernetes_image or settings.kubernetes_runtime_image}
+    for option in fields(PodOptions):
+        text = getattr(settings, f"kubernetes_{option.name}", None)
+        if text and option.name not in {"image", "namespace"}:  # the run has one namespace, of whichever step
+            written[option.name] = _parsed(option.name, text, option.metadata["parse"])
+    return PodOptions(**written)
+
+
+def _parsed(name: str, text: str, parse: Callable[[object], Any]) -> Any:
+    try:
+        return parse(json.loads(text) if text.startswith(("[", "{")) else text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the setting kubernetes_{name} is {text!r}: {error}.",
+            advice=f"Write it as after --with kubernetes:{name}=, or as JSON (docs/pods.md).",
+        ) from error

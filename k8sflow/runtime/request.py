@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.script import script_of
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.storage import package
 from k8sflow.storage.local_folder import root_for_runs, roots_with_runs
 
 
@@ -29,6 +30,7 @@ class RunRequest:
         tags: Words to find the run by.
         run_id: The run's id; None to make one.
         run_id_file: File for the run's id.
+        runner_attribute_file: File for the flow's name, the run's id and its store, as JSON.
         max_workers: How many tasks run at a time; None for the executor's default.
         max_num_splits: How many branches a foreach may open.
         branch: The project's branch that ``--branch`` named.
@@ -37,6 +39,8 @@ class RunRequest:
         is_detached: Whether the controller in the cluster is to see to the run.
         without_cache: Whether no results of earlier runs are taken for steps under ``@cache``.
         is_traced: Whether the times of tasks are recorded, for ``timeline``.
+        has_environments: Whether steps with @pypi run in environments of their own.
+        refresh_environments: Whether their packages are resolved again, whatever is locked.
         asked_at: When the user asked, by time.monotonic().
     """
 
@@ -47,6 +51,7 @@ class RunRequest:
     tags: tuple[str, ...] = ()
     run_id: str | None = None
     run_id_file: str | None = None
+    runner_attribute_file: str | None = None
     max_workers: int | None = None
     max_num_splits: int = MAX_NUM_SPLITS
     branch: str | None = None
@@ -55,6 +60,8 @@ class RunRequest:
     is_detached: bool = False
     is_traced: bool = False
     without_cache: bool = False
+    has_environments: bool = True
+    refresh_environments: bool = False
     asked_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -66,6 +73,22 @@ class RunRequest:
 def code_folder(flow: type[FlowSpec]) -> Path:
     """The folder that becomes the code package: the started script's; for ``python -m pkg.flow`` the one with pkg."""
     return script_of(flow).folder
+
+
+def code_package(flow: type[FlowSpec], settings: Settings) -> package.Package:
+    """The code package of a flow, by the rules of the settings.
+
+    Raises:
+        PackageError: It can't be built.
+    """
+    rules = package.Rules()
+    suffixes = tuple(found.strip() for found in (settings.package_suffixes or "").split(",") if found.strip())
+    rules = replace(rules, suffixes=suffixes)
+    if settings.package_file_limit_mb is not None:
+        rules = replace(rules, file_limit_bytes=int(float(settings.package_file_limit_mb) * 1e6))
+    if settings.package_limit_mb is not None:
+        rules = replace(rules, limit_bytes=int(float(settings.package_limit_mb) * 1e6))
+    return package.build(code_folder(flow), rules)
 
 
 def code_file(flow: type[FlowSpec]) -> str:

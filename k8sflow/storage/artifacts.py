@@ -238,13 +238,12 @@ class ArtifactStore:
             value = parts.load(find)
         except ArtifactError as error:
             what = f"the artifact {name!r} (a {ref.type}) can't be loaded: {error.summary}"
-            raise ArtifactError(what, cause=error.cause, advice=error.advice) from error
+            raise _of_type(ref, ArtifactError(what, cause=error.cause, advice=error.advice)) from error
         except Exception as error:  # unpickling runs the code of the value's classes, which may raise anything
-            raise ArtifactError(
-                f"the artifact {name!r} (a {ref.type}) can't be loaded: {type(error).__name__}: {error}",
-                cause="Code or a package that it needs is missing here, or has a different version.",
-                advice="Import the flow's module, and install the packages of the step that set it.",
-            ) from error
+            what = f"the artifact {name!r} (a {ref.type}) can't be loaded: {type(error).__name__}: {error}"
+            cause = "Code or a package that it needs is missing here, or has a different version."
+            advice = "Import the flow's module, and install the packages of the step that set it."
+            raise _of_type(ref, ArtifactError(what, cause=cause, advice=advice)) from error
         if parts.buffers:
             self._shapes[ref.value_hash] = parts.shape
         return value
@@ -295,6 +294,11 @@ def _compressed(found: Encoded) -> Compressed | None:
     from k8sflow.storage.compression import compressed  # noqa: PLC0415  few values are large enough
 
     return compressed(found.stream, found.buffers)
+
+
+def _of_type(ref: ArtifactRef, error: ArtifactError) -> ArtifactError:
+    error.of_type = ref.type
+    return error
 
 
 def blob_key(flow: str, blob: str) -> str:

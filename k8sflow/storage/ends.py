@@ -10,6 +10,7 @@ of a run may be, are in the one object ``cloned.json``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,8 @@ def ends_of(names: Iterable[str]) -> dict[str, TaskEnd]:
         try:
             end = TaskEnd(int(fields["a"]), float(fields["s"]), float(fields["f"]), "c" in fields, _usage(fields))
         except (KeyError, ValueError):
+            continue
+        if not (math.isfinite(end.started) and math.isfinite(end.finished)):
             continue
         if task not in found or found[task].attempt <= end.attempt:
             found[task] = end

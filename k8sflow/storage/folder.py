@@ -73,13 +73,13 @@ class FolderStore:
         except OSError as error:
             raise _refused("read", path, error) from error
 
-    def tail(self, key: str, start: int) -> bytes:
+    def tail(self, key: str, start: int, most: int | None = None) -> bytes:
         """The file's bytes from an offset on."""
         path = self.root / key
         try:
             with path.open("rb") as file:
                 file.seek(start)
-                return file.read()
+                return file.read(most)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return b""
         except OSError as error:

@@ -61,9 +61,9 @@ class MemoryStore:
         below = (key.removeprefix(prefix).split("/", 1) for key in self.list_keys(prefix))
         yield from dict.fromkeys(name for name, *rest in below if rest)
 
-    def tail(self, key: str, start: int) -> bytes:
+    def tail(self, key: str, start: int, most: int | None = None) -> bytes:
         """The object's bytes from an offset on; empty if there are no more, or no object."""
-        return bytes(self._objects.get(key, b"")[start:])
+        return bytes(self._objects.get(key, b"")[start : None if most is None else start + most])
 
     def open_log(self, key: str) -> MemoryLog:
         return MemoryLog(self._objects, key)

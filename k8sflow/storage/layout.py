@@ -29,6 +29,8 @@ _RUN = r"[^/]+"
 _RUN_ID = re.compile(r"\d{8}-\d{6}-\d{6}")
 _TASK = r"tasks/[^/]+/\d+(?:\.\d+)*(?:-\d+)?"
 _BLOB = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
+# As storage/gcs.py names them.
+_PART = re.compile(rf"{_BLOB.pattern}\.part-[0-9a-f]{{32}}-\d+(?:-\d+)?")
 _OF_RUN = re.compile(
     rf"(?:runs|spins)/{_RUN}/(?:"
     r"(?:run|outcome|cancel|cloned)\.json|driver\.lock|drivers/\d+\.json|tags/\d+\.json|taken/[0-9a-f]+\.json"
@@ -56,6 +58,11 @@ def is_run_id(name: str) -> bool:
 def is_blob(key: str) -> bool:
     """True if a key, with the flow in front, is that of a blob."""
     return _BLOB.fullmatch(_below_flow(key)) is not None
+
+
+def is_part(key: str) -> bool:
+    """True if a key is that of a part of a blob whose upload to Google Cloud Storage has not ended."""
+    return _PART.fullmatch(_below_flow(key)) is not None
 
 
 def is_of_run(key: str) -> bool:

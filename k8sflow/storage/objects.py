@@ -74,8 +74,14 @@ class ObjectStore(Protocol):
             StorageError: The store can't be reached, or refused the request.
         """
 
-    def tail(self, key: str, start: int) -> bytes:
-        """The bytes of an object or a log from an offset on; empty if there are no more, or no object."""
+    def tail(self, key: str, start: int, most: int | None = None) -> bytes:
+        """The bytes of an object or a log from an offset on; empty if there are no more, or no object.
+
+        Args:
+            key: Its key.
+            start: The offset.
+            most: The largest number of bytes to return; None for all.
+        """
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the parts, joined, as the object; replaces an older one under the key."""

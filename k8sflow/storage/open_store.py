@@ -26,7 +26,7 @@ def store_of(settings: Settings, url: str, patience: Patience | None = None) -> 
         endpoint=settings.endpoint,
         region=settings.region,
         patience=patience,
-        options=S3Options.of(settings) if url.startswith("s3://") else None,
+        options=S3Options.of(settings) if roots.is_bucket(url) else None,
     )
 
 
@@ -38,7 +38,7 @@ def open_store(
     patience: Patience | None = None,
     options: S3Options | None = None,
 ) -> ObjectStore:
-    """The store at a URL: ``s3://bucket/prefix``, or the path of a folder.
+    """The store at a URL: ``s3://bucket/prefix``, ``gs://bucket/prefix``, or the path of a folder.
 
     Args:
         url: Where the store is.
@@ -50,7 +50,7 @@ def open_store(
     Raises:
         ConfigurationError: It is a URL of another kind.
     """
-    if url.startswith("s3://"):
+    if roots.is_bucket(url):
         from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
 
         return S3Store(url, endpoint=endpoint, region=region, patience=patience, options=options)

@@ -13,8 +13,8 @@ import os
 import stat
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
 from pathlib import Path
 
@@ -22,11 +22,28 @@ from k8sflow import units
 from k8sflow.errors import PackageError
 from k8sflow.storage.objects import Buffer
 
-LIMIT_BYTES = 100_000_000
 IGNORE_FILE = ".k8sflowignore"
 _NEVER = {"__pycache__", "node_modules"}
 _BIGGEST_SHOWN = 5
+_MOST_NAMED = 3
+# Code is never left out for its size.
+_CODE = (".py", ".pyi", ".so", ".pyd", ".R", ".ipynb", ".toml", ".yaml", ".yml", ".sh", ".sql")
 _MOST_LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules by which large files are left out of a code package.
+
+    Args:
+        suffixes: Files whose names end so are kept, whatever their size; those of code always are.
+        file_limit_bytes: The size from which other files are left out.
+        limit_bytes: The size of all files, above which the largest of the others are left out too.
+    """
+
+    suffixes: tuple[str, ...] = ()
+    file_limit_bytes: int = 10_000_000
+    limit_bytes: int = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -37,18 +54,34 @@ class Package:
         sha256: Hash of the archive, its name in the store.
         archive: The tar.gz file.
         files: How many files it holds.
+        left_out: The files that are too large, by name, with their sizes in bytes.
     """
 
     sha256: str
     archive: bytes
     files: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def warning(self) -> str | None:
+        """One line about the files that are left out; None if there are none."""
+        if not self.left_out:
+            return None
+        largest = sorted(self.left_out.items(), key=lambda pair: -pair[1])
+        named = ", ".join(f"{name} ({units.size(size)})" for name, size in largest[:_MOST_NAMED])
+        more = f" and {len(largest) - _MOST_NAMED} more" if len(largest) > _MOST_NAMED else ""
+        return (
+            f"the code package leaves out large files: {named}{more}. "
+            f'A line "!{largest[0][0]}" in {IGNORE_FILE} keeps one.'
+        )
 
 
-def build(folder: Path) -> Package:
+def build(folder: Path, rules: Rules | None = None) -> Package:
     """The code package of a folder: all its files except hidden ones, caches, virtual environments and ignored ones.
 
     A file ``.k8sflowignore`` in the folder excludes more, by the rules of a ``.gitignore``: ``/data/``, ``*.csv``,
-    ``!small.csv``. It can't bring back files that are always excluded.
+    ``!small.csv``. It can't bring back files that are always excluded. Large files that are not code are left out too,
+    unless a line with ``!`` keeps them.
 
     A file that vanishes meanwhile, such as an editor's temporary one, is left out: the folder is looked at again.
 
@@ -57,17 +90,21 @@ def build(folder: Path) -> Package:
     """
     for _ in range(_MOST_LOOKS - 1):
         with contextlib.suppress(_VanishedError):
-            return _build(folder)
-    return _build(folder)
+            return _build(folder, rules or Rules())
+    return _build(folder, rules or Rules())
 
 
 class _VanishedError(PackageError):
     """A file or folder was there a moment ago."""
 
 
-def _build(folder: Path) -> Package:
-    files = sorted(_files(folder))
-    _refuse_too_big(folder, files)
+def _build(folder: Path, rules: Rules) -> Package:
+    is_ignored = _ignored(folder)
+    files = sorted(_files(folder, is_ignored))
+    sizes = {name: _size_of(path) for name, path in files}
+    left_out = _too_large(sizes, is_ignored, rules)
+    files = [(name, path) for name, path in files if name not in left_out]
+    _refuse_too_big(folder, {name: sizes[name] for name, _ in files}, rules.limit_bytes)
     raw = io.BytesIO()
     # mtime 0 here and in the entries: the same files give the same bytes.
     with (
@@ -77,7 +114,7 @@ def _build(folder: Path) -> Package:
         for name, path in files:
             _add(archive, name, path)
     data = raw.getvalue()
-    return Package(hashlib.sha256(data).hexdigest(), data, len(files))
+    return Package(hashlib.sha256(data).hexdigest(), data, len(files), left_out)
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -86,7 +123,7 @@ def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
     Raises:
         PackageError: A folder can't be read, or the ignore file has an invalid pattern.
     """
-    return _files(folder)
+    return _files(folder, _ignored(folder))
 
 
 def modules(folder: Path) -> tuple[str, ...]:
@@ -171,9 +208,8 @@ def _unreadable(path: Path, error: OSError) -> PackageError:
     )
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def _files(folder: Path, is_ignored: Callable[[str], bool | None]) -> Iterator[tuple[str, Path]]:
     """Names and paths of the package's files; links are followed, but not to a folder that contains them."""
-    is_ignored = _ignored(folder)
     waiting = [(folder, frozenset(_identity(around.stat()) for around in (folder, *folder.resolve().parents)))]
     while waiting:
         here, around = waiting.pop()
@@ -209,13 +245,16 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _ignored(folder: Path) -> Callable[[str], bool]:
-    """A test for the names that the ignore file excludes; the name of a folder ends with a slash."""
+def _ignored(folder: Path) -> Callable[[str], bool | None]:
+    """A test for the names that the ignore file excludes; the name of a folder ends with a slash.
+
+    The test returns False for names that a line with ``!`` keeps, and None for those that no line matches.
+    """
     path = folder / IGNORE_FILE
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        return lambda _: False
+        return lambda _: None
     except OSError as error:
         raise PackageError(f"{path} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -230,20 +269,32 @@ def _ignored(folder: Path) -> Callable[[str], bool]:
                 f"{path}, line {number}: {line!r} is not a pattern.",
                 advice="The file has the syntax of a .gitignore: https://git-scm.com/docs/gitignore",
             ) from error
-    return GitIgnoreSpec.from_lines(lines).match_file
+    spec = GitIgnoreSpec.from_lines(lines)
+    return lambda name: spec.check_file(name).include
 
 
-def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
-    sizes = [(_size_of(path), name) for name, path in files]
-    total = sum(size for size, _ in sizes)
-    if total <= LIMIT_BYTES:
+def _too_large(sizes: Mapping[str, int], is_ignored: Callable[[str], bool | None], rules: Rules) -> dict[str, int]:
+    """The files that the rules leave out, the largest first, with their sizes."""
+    kept = (*_CODE, *rules.suffixes)
+    others = [name for name in sizes if not name.endswith(kept) and is_ignored(name) is not False]
+    total, found = sum(sizes.values()), {}
+    for name in sorted(others, key=lambda name: (-sizes[name], name)):
+        if sizes[name] < rules.file_limit_bytes and total <= rules.limit_bytes:
+            break
+        found[name] = sizes[name]
+        total -= sizes[name]
+    return found
+
+
+def _refuse_too_big(folder: Path, sizes: Mapping[str, int], limit: int) -> None:
+    total = sum(sizes.values())
+    if total <= limit:
         return
-    biggest = "".join(
-        f"\n    {units.size(size):>8}  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN]
-    )
+    largest = sorted(((size, name) for name, size in sizes.items()), reverse=True)[:_BIGGEST_SHOWN]
+    biggest = "".join(f"\n    {units.size(size):>8}  {name}" for size, name in largest)
     raise PackageError(
-        f"the code package of {folder} would have {units.size(total)}; the limit is {units.size(LIMIT_BYTES)}.",
-        cause=f"It holds everything in the flow's folder. The biggest files:{biggest}",
+        f"the code package of {folder} would have {units.size(total)}; the limit is {units.size(limit)}.",
+        cause=f"It holds all code in the flow's folder, and files that were named to be kept. The biggest:{biggest}",
         advice=f"Move data out of the folder, or exclude it by a line in {folder / IGNORE_FILE}.",
     )
 

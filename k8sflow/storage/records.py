@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from k8sflow.environments.lock import Lock, from_documents, to_documents
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.decorators.policy import StepPolicy
@@ -200,6 +201,8 @@ class RunRecord:
         batch: The options of the jobs of steps that run on AWS Batch, by step.
         resources: The ``cpu`` and ``memory`` of ``@resources``, as quantities, by step.
         cache: What ``@cache`` does, by step.
+        as_metaflow: True if the flow imports from ``metaflow``, which is k8sflow in its processes.
+        environments: The locked packages of the steps that have an environment of their own, by step.
     """
 
     flow: str
@@ -229,6 +232,8 @@ class RunRecord:
     batch: Mapping[str, BatchOptions] = field(default_factory=dict)
     resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     cache: Mapping[str, CachePlan] = field(default_factory=dict)
+    as_metaflow: bool = False
+    environments: Mapping[str, Lock] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -242,10 +247,12 @@ class RunRecord:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON types; the newest fields only where they are used: older versions can read the others."""
-        newest = ("is_traced", "batch", "resources", "cache")
+        newest = ("is_traced", "batch", "resources", "cache", "as_metaflow", "environments")
         fields = {name: value for name, value in vars(self).items() if name not in newest or value}
         if self.batch:
             fields["batch"] = {step: options.to_document() for step, options in self.batch.items()}
+        if self.environments:
+            fields["environments"] = to_documents(self.environments)
         if self.cache:
             fields["cache"] = {step: plan.to_document() for step, plan in self.cache.items()}
         return {
@@ -259,6 +266,9 @@ class RunRecord:
     @staticmethod
     def from_document(document: dict[str, Any]) -> RunRecord:
         """The record in a JSON document."""
+        for name, kind in (("flow", str), ("run", str), ("user", str), ("created", int | float)):
+            if not isinstance(document.get(name, 0.0 if name == "created" else ""), kind):
+                raise TypeError(f"{name} is {document[name]!r}")
         tuples = {
             key: tuple(document[key]) for key in ("tags", "decorators", "modules") if document.get(key) is not None
         }
@@ -267,6 +277,7 @@ class RunRecord:
             "graph": Graph.from_document(document["flow"], document["graph"]),
             "pods": {step: PodOptions.from_document(found) for step, found in document.get("pods", {}).items()},
             "policies": {step: StepPolicy.from_document(found) for step, found in document.get("policies", {}).items()},
+            "environments": from_documents(document.get("environments", {})),
             "batch": {step: BatchOptions.from_document(found) for step, found in document.get("batch", {}).items()},
             "cache": {step: CachePlan.from_document(found) for step, found in document.get("cache", {}).items()},
         }

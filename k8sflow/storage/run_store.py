@@ -382,7 +382,7 @@ class RunStore:
             found = document.pop("format")
             if found in {FORMAT, LAYERED_FORMAT}:
                 return parse(document)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StorageError(f"{key} in {self.store.url} is damaged: {type(error).__name__}: {error}.") from error
         raise StorageError(
             f"{key} in {self.store.url} has the format {found}; this k8sflow reads {LAYERED_FORMAT} and older.",

@@ -1,4 +1,4 @@
-"""An object store in an S3 bucket."""
+"""An object store in a bucket: of S3, or of Google Cloud Storage, whose client answers as S3 does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import AccessError, OutageError, StorageError
 from k8sflow.outages import Report
+from k8sflow.roots import endpoint_of_google
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.objects import Buffer, ObjectInfo
 from k8sflow.storage.patience import Patience, patient
@@ -31,7 +32,7 @@ from k8sflow.storage.s3_client import (
 )
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log, read_log
-from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, TAKEN, UNDECIDED, Hints, Translation
+from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, OF_GOOGLE, OF_S3, TAKEN, UNDECIDED, Translation
 
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
@@ -39,19 +40,14 @@ _TRIES = 8
 _PART_PAUSES_SECONDS = (0.3, 1.0, 0.0)
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MOST_DELETED = 1000
-_HINTS = Hints(
-    endpoint="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods and jobs.",
-    bucket="Create it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
-    region="Set the region that the server expects (K8SFLOW_REGION).",
-)
 
 
 class S3Store:
     """Objects in a bucket; calls wait while the server can't be reached.
 
     Args:
-        url: ``s3://bucket`` or ``s3://bucket/prefix``.
-        endpoint: URL of the server; None for AWS.
+        url: ``s3://bucket`` or ``s3://bucket/prefix``, or the same with ``gs://``.
+        endpoint: URL of the server of S3; None for AWS.
         region: Region of the bucket.
         patience: How long calls wait for the server.
         options: How requests are sent; None for the defaults.
@@ -71,22 +67,23 @@ class S3Store:
         patience: Patience | None = None,
         options: S3Options | None = None,
     ) -> None:
-        self.bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
+        self.scheme, _, path = url.partition("://")
+        self.bucket, _, prefix = path.strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
-        self.endpoint = endpoint
+        self.endpoint = endpoint = endpoint if self.scheme == "s3" else endpoint_of_google(os.environ)
         self.region = region
         self._server = endpoint or "AWS S3"
         self._patience = patience or Patience()
         self.options = options or S3Options()
-        self._opened = _client(self.bucket, endpoint, region, self.options)
-        self._translation = Translation(self.bucket, endpoint, _HINTS)
+        self._opened = _client(self.bucket, endpoint, region, self.options, self.scheme)
+        self._translation = Translation(self.bucket, endpoint, OF_S3 if self.scheme == "s3" else OF_GOOGLE)
         self._process = os.getpid()
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
 
     @property
     def url(self) -> str:
-        """``s3://bucket/prefix``."""
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        """``s3://bucket/prefix``, or with ``gs://``."""
+        return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
     def patience(self) -> Patience:
@@ -106,7 +103,7 @@ class S3Store:
         """
         if self._process != os.getpid():
             self._patience = self._patience.after_fork()
-            self._opened = _client(self.bucket, self.endpoint, self.region, self.options)
+            self._opened = _client(self.bucket, self.endpoint, self.region, self.options, self.scheme)
             self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
@@ -132,16 +129,17 @@ class S3Store:
             found.read_into(memoryview(content))
             return content
 
-    def tail(self, key: str, start: int) -> bytes:
+    def tail(self, key: str, start: int, most: int | None = None) -> bytes:
         """The log's bytes from an offset on, by a range request for each of its objects."""
-        return read_log(self._rest, key, start)
+        return read_log(self._rest, key, start, most)
 
     @patient
-    def _rest(self, key: str, start: int) -> bytes:
+    def _rest(self, key: str, start: int, most: int | None) -> bytes:
         """The object's bytes from an offset on."""
+        last = "" if most is None else start + most - 1
         with self._translated(key):
             try:
-                found = self._client.read(self.prefix + key, f"bytes={start}-")
+                found = self._client.read(self.prefix + key, f"bytes={start}-{last}")
             except RefusedError as error:
                 if error.code in NOT_FOUND | NO_SUCH_RANGE:
                     return b""
@@ -385,8 +383,12 @@ def _known_upload() -> Iterator[None]:
         raise _LostUploadError(str(error)) from error
 
 
-def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options) -> S3Client:
+def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> S3Client:
     """The client for a bucket: the simplest that can do it."""
+    if scheme == "gs":
+        from k8sflow.storage.gcs import GcsClient  # noqa: PLC0415  only where it is used
+
+        return GcsClient(bucket, S3Store.parallel_reads, os.environ, options.ca_bundle)
     if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads, os.environ, options):
         return client
     from k8sflow.storage.s3_boto import BotoClient  # noqa: PLC0415  boto3 is loaded where it is needed

@@ -8,11 +8,12 @@ import os
 import socket
 import ssl
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import CONNECT_SECONDS, READ_SECONDS, NoAnswerError, RefusedError
 
 _PIECE_BYTES = 1 << 20
@@ -55,6 +56,40 @@ class ConnectionPool:
             raise NoAnswerError(reason_of(error), is_unreachable=not is_of_tls) from error
         made.sock.settimeout(READ_SECONDS)
         return made, False
+
+    def exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer], seconds: float
+    ) -> Answer:
+        """Sends a request over one of the connections.
+
+        Args:
+            method: The HTTP method.
+            url: The path and the query.
+            headers: All headers.
+            body: The body's pieces.
+            seconds: How long to wait for the answer.
+
+        Raises:
+            NoAnswerError: There is none.
+        """
+        while True:
+            connection, was_used = self.connection()
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it may have answered before it has all of the body
+                    connection.request(method, url, body=iter(body) if body else None, headers=headers)
+                connection.sock.settimeout(seconds)
+                response = connection.getresponse()
+                if connection.sock is not None:  # the server keeps it open
+                    connection.sock.settimeout(READ_SECONDS)
+                return Answer(self, connection, response)
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if not was_used:
+                    raise NoAnswerError(reason_of(error)) from error
+                self.drop_idle()  # the server closes them when they are idle for long
+            except BaseException:  # a signal in the middle of it
+                connection.close()
+                raise
 
     def keep(self, connection: http.client.HTTPConnection) -> None:
         """Takes back a connection whose answer was read."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.client
 import math
@@ -33,7 +32,7 @@ from k8sflow.storage.s3_client import (
     RefusedError,
     Status,
 )
-from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading, reason_of
+from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
 from k8sflow.storage.s3_errors import is_of_clock, seconds_ahead, seconds_of
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 
@@ -145,7 +144,7 @@ class HttpClient:
     def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
         headers = {name: value for name, value in (("range", span), ("if-match", etag)) if value}
         request = _Request("GET", key, _NO_QUERY, headers)
-        return HttpReading(_again(lambda seconds: self._send(request, seconds)))
+        return HttpReading(again(lambda seconds: self._send(request, seconds)))
 
     def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
         new = _IF_NEW if is_new else {}
@@ -242,7 +241,7 @@ class HttpClient:
             answer = self._send(request, seconds)
             return answer, answer.body()
 
-        return _again(call)
+        return again(call)
 
     def _send(self, request: _Request, seconds: float) -> Answer:
         """Sends a request; its answer is a success.
@@ -279,32 +278,10 @@ class HttpClient:
         if method in {"PUT", "POST"}:
             sent["content-length"] = str(sum(len(part) for part in body))
         url = f"{path}?{text}" if text else path
-        return self._exchange(method, url, sent, body, READ_SECONDS if request.is_slow else seconds)
-
-    def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer], seconds: float
-    ) -> Answer:
-        while True:
-            connection, was_used = self._server.connection()
-            try:
-                with contextlib.suppress(BrokenPipeError):  # it may have answered before it has all of the body
-                    connection.request(method, url, body=iter(body) if body else None, headers=headers)
-                connection.sock.settimeout(seconds)
-                response = connection.getresponse()
-                if connection.sock is not None:  # the server keeps it open
-                    connection.sock.settimeout(READ_SECONDS)
-                return Answer(self._server, connection, response)
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                if not was_used:
-                    raise NoAnswerError(reason_of(error)) from error
-                self._server.drop_idle()  # the server closes them when they are idle for long
-            except BaseException:  # a signal in the middle of it
-                connection.close()
-                raise
+        return self._server.exchange(method, url, sent, body, READ_SECONDS if request.is_slow else seconds)
 
 
-def _again(call: Callable[[float], _Result]) -> _Result:
+def again(call: Callable[[float], _Result]) -> _Result:
     """Calls it again while the server can't be reached or can't cope, a few times.
 
     Args:

@@ -90,20 +90,22 @@ def part_key(key: str, part: int) -> str:
     return f"{key}.{part}" if part else key
 
 
-def read_log(read: Callable[[str, int], bytes], key: str, start: int) -> bytes:
+def read_log(read: Callable[[str, int, int | None], bytes], key: str, start: int, most: int | None = None) -> bytes:
     """A log's bytes from an offset on.
 
     Args:
-        read: Reads an object from an offset on; empty if there is no object, or no more bytes.
+        read: Reads an object from an offset on, at most a number of bytes; empty if there is no object, or no more.
         key: The first object's key.
         start: The offset.
+        most: The largest number of bytes to return, at least 1; None for all.
     """
     part, offset = divmod(start, PART_BYTES)
     found: list[bytes] = []
     while True:
-        data = read(part_key(key, part), offset)
+        data = read(part_key(key, part), offset, most)
         found.append(data)
-        if offset + len(data) < PART_BYTES:
+        most = None if most is None else most - len(data)
+        if offset + len(data) < PART_BYTES or most == 0:
             return b"".join(found)
         part, offset = part + 1, 0
 

@@ -49,6 +49,19 @@ class Hints:
     missing: str = ""
 
 
+# The hints for the stores of runs.
+OF_S3 = Hints(
+    endpoint="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods and jobs.",
+    bucket="Create it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
+    region="Set the region that the server expects (K8SFLOW_REGION).",
+)
+OF_GOOGLE = Hints(
+    endpoint="Check the network, and STORAGE_EMULATOR_HOST if it is set.",
+    bucket="Create it, or correct its name in --datastore or the setting root (K8SFLOW_ROOT).",
+    region="",
+)
+
+
 class Translation:
     """Translates the errors of the requests to one bucket.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -123,13 +123,20 @@ class Sweep:
                 yield "/".join(each.key.split("/")[:3]), each
 
     def _delete_unused(self, needed: set[str]) -> None:
-        blobs: Iterable[ObjectInfo] = self._store.list_objects(f"{self._flow}/blobs/")
-        unused = [each for each in blobs if layout.is_blob(each.key) and _name(each) not in needed]
+        found = [e for e in self._store.list_objects(f"{self._flow}/blobs/") if layout.is_blob(e.key) or _is_left(e)]
+        self._delete_parts([each.key for each in found if layout.is_part(each.key)])
+        unused = [each for each in found if layout.is_blob(each.key) and _name(each) not in needed]
         old = [each for each in unused if each.age > GRACE_SECONDS]
         self._found.young_blobs = len(unused) - len(old)
         self._found.young_bytes = sum(each.size for each in unused) - sum(each.size for each in old)
         for start in range(0, len(old), _BATCH):
             self._delete_blobs(old[start : start + _BATCH])
+
+    def _delete_parts(self, keys: Sequence[str]) -> None:
+        """Deletes parts of uploads whose writers died: an upload that takes longer than a day begins again."""
+        self._found.leftovers += len(keys)
+        if keys and not self._is_dry_run:
+            self._store.delete(keys)
 
     def _delete_blobs(self, blobs: Sequence[ObjectInfo]) -> None:
         if self._is_dry_run:
@@ -152,6 +159,11 @@ class Sweep:
     def _count(self, blobs: Sequence[ObjectInfo]) -> None:
         self._found.blobs += len(blobs)
         self._found.blob_bytes += sum(each.size for each in blobs)
+
+
+def _is_left(found: ObjectInfo) -> bool:
+    """True if an object is a part of an upload, and so old that its writer is dead."""
+    return layout.is_part(found.key) and found.age > GRACE_SECONDS
 
 
 def _name(blob: ObjectInfo) -> str:

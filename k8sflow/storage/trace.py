@@ -16,7 +16,7 @@ from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import dump
 from k8sflow.storage.run_store import RunStore
 
-_FOLDER, _FILE = "trace", "trace.json"
+FOLDER, _FILE = "trace", "trace.json"
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def write_execution(run_store: RunStore, trace: ExecutionTrace) -> None:
 
 def open_driver_trace(run_store: RunStore, driver: str) -> LogWriter:
     """A log for the lines of ``DriverMoment.to_line`` of one driver, which has a unique name that sorts by time."""
-    return run_store.store.open_log(f"{run_store.prefix}/{_FOLDER}/{driver}")
+    return run_store.store.open_log(f"{run_store.prefix}/{FOLDER}/{driver}")
 
 
 def read_trace(run_store: RunStore) -> RunTrace:
     """Reads the trace of a run; one without anything if the run is not traced."""
-    keys = sorted(run_store.store.list_keys(f"{run_store.prefix}/{_FOLDER}/"))
+    keys = sorted(run_store.store.list_keys(f"{run_store.prefix}/{FOLDER}/"))
     moments = [DriverMoment(**found) for key in keys for found in _lines(run_store.store.tail(key, 0))]
     drivers = [key.rpartition("/")[2] for key in keys]
     return RunTrace(drivers, moments, _read_executions(run_store) if keys else [])

@@ -84,11 +84,18 @@ def timed_out(seconds: float, detail: str = "") -> TaskResult:
     )
 
 
-def unloadable(file: str, error: BaseException, around: Surroundings) -> TaskResult:
-    """The result of a task whose flow's file can't even be loaded where it runs."""
+def unloadable(file: str, error: BaseException, around: Surroundings, advice: str = "") -> TaskResult:
+    """The result of a task whose flow's file can't even be loaded where it runs.
+
+    Args:
+        file: The file.
+        error: What its import raised.
+        around: Where it runs.
+        advice: What to do, where the caller knows.
+    """
     found = _exit_at_import(error) if isinstance(error, SystemExit) else diagnose(error)
-    if found.resolution:
-        missing = found.resolution
+    if advice or found.resolution:
+        missing = advice or found.resolution
     elif around is Surroundings.PROCESS:
         missing = "It could be loaded when the run started: look for what is different in a task."
     elif isinstance(error, ImportError):

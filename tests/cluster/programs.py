@@ -79,6 +79,7 @@ HELM = Build("helm", ".", ("helm.sh/helm/v3/cmd/helm",))
 KWOK = Build("kwok", ".", ("sigs.k8s.io/kwok/cmd/kwok",))
 KUEUE = Build("kueue", "kueue", ("sigs.k8s.io/kueue/cmd/kueue",))
 VERSITYGW = Build("versitygw", ".", ("github.com/versity/versitygw/cmd/versitygw",))
+FAKE_GCS_SERVER = Build("fake-gcs-server", "gcs", ("github.com/fsouza/fake-gcs-server",))
 
 
 def ensure(build: Build, places: Places) -> Path:

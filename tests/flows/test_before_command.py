@@ -60,8 +60,8 @@ def test_a_kind_of_store_is_accepted_with_its_location(flow: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        ("--environment=pypi run", "image="),
-        ("--environment mamba run", "only the environment local"),
+        ("--environment mamba run", "'mamba': k8sflow has pypi"),
+        ("--environment local show", "show starts no run"),
         ("--metadata=service run", "--datastore s3://bucket/prefix"),
         ("--metadata=other run", "--datastore"),
         ("--event-logger=debugLogger run", "K8SFLOW_LOG=debug"),
@@ -113,3 +113,13 @@ def test_a_runner_takes_the_same_options(flow: Path) -> None:
         "print(runner.run().status)\n"
     )
     assert "successful" in run_in(flow.parent, sys.executable, "-c", code).stdout
+
+
+def test_default_decorators_of_the_settings_are_put_on_every_step(flow: Path) -> None:
+    """Unless --with names the same decorator."""
+    (flow.parent / "k8sflow.toml").write_text(f'default_decospecs = "{RETRY} catch"')
+    done = flow_command(flow, "run")
+    assert done.returncode == 0, done.stderr
+    assert "attempt 1" in done.stdout
+    done = flow_command(flow, "run", "--with", "retry:times=0")
+    assert "attempt 1" not in done.stdout

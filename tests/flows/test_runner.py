@@ -340,3 +340,30 @@ def test_a_system_without_pidfds_is_supported(flow: Path) -> None:
         env=environment(),
     )
     assert done.stdout.split() == ["successful", "failed", "successful"], done.stderr
+
+
+def test_async_with_ends_running_commands(tmp_path: Path) -> None:
+    """As ``with`` does; a start that takes too long is an error."""
+    file = write_flow(tmp_path, SLEEPY)
+
+    async def main() -> tuple[str, str]:
+        async with Runner(str(file)) as runner:
+            running = await runner.async_run()
+        with pytest.raises(RunError, match=r"started no run within 0\.001 s"):
+            await Runner(str(file), file_read_timeout=0.001).async_run()
+        return running.status, running.run.status
+
+    assert asyncio.run(main()) == ("failed", "cancelled")
+
+
+SLEEPY = """
+    import time
+    class F(FlowSpec):
+        @step
+        def start(self):
+            time.sleep(600)
+            self.next(self.end)
+        @step
+        def end(self):
+            pass
+"""

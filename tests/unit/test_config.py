@@ -67,6 +67,8 @@ def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
     valid = {
         "storage_patience_seconds": ("60", "1.5"),
         "log_limit_mb": ("10", "0.5"),
+        "package_file_limit_mb": ("10", "0.5"),
+        "package_limit_mb": ("10", "0.5"),
         "kubernetes_followed_tasks": ("5", "0"),
         "infrastructure_retries": ("1", "0"),
         "infrastructure_pauses_seconds": ("1", "1.5,60"),

@@ -50,7 +50,7 @@ def definition_of(context: RunContext, tasks: TaskBatch, options: BatchOptions, 
     words = [*_command(context, tasks, options)] if nodes > 1 else []
     if words:
         words[_TASKS_WORD] = f"Ref::{TASKS_PARAMETER}"
-    return Definition(options, environment(context.settings), is_fargate, nodes, words)
+    return Definition(options, environment(context.settings, context.record), is_fargate, nodes, words)
 
 
 def request_of(
@@ -107,7 +107,7 @@ def _overrides(context: RunContext, tasks: TaskBatch, options: BatchOptions, *, 
     if memory:
         options = replace(options, memory=memory)
     if options.job_definition is not None:
-        found["environment"] = variables(options, environment(context.settings))
+        found["environment"] = variables(options, environment(context.settings, context.record))
     elif memory:  # the definition has the other variables
         found["environment"] = [each for each in variables(options, {}) if each["name"] == MEMORY_VARIABLE]
     if "environment" in found:

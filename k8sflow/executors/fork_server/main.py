@@ -33,6 +33,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import moments, streams
 from k8sflow.task.conventions import Surroundings
+from k8sflow.task.environments import lacking
 from k8sflow.task.failure import unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.inside.entry import PendingTask, finish_threads
@@ -154,7 +155,8 @@ class _Served:
         self._finder = snapshot.SnapshotFinder(
             {file: text.encode("latin-1") for file, text in document["sources"].items()}
         )
-        self._path = document["path"] or self._new_path(path)
+        before = document["path_before"]  # where the tasks have an environment of their own
+        self._path = document["path"] or (self._new_path(path) if before is None else [*before, *path[1:]])
         sys.path[:] = self._path
         sys.meta_path.insert(0, cast("Any", self._finder))
         with contextlib.suppress(SyntaxError):  # the task raises it again
@@ -196,7 +198,8 @@ class _Served:
                 pending.report(unloadable(self._file, end, Surroundings.PROCESS))
         except BaseException as error:  # noqa: BLE001  the boundary to the user's file
             if pending.code is None:
-                pending.report(unloadable(self._file, error, Surroundings.PROCESS))
+                advice = lacking(error, pending.spec.name.step, self._record.environments)
+                pending.report(unloadable(self._file, error, Surroundings.PROCESS, advice))
             else:
                 sys.excepthook(type(error), error, error.__traceback__)
         finish_threads(pending.threads)

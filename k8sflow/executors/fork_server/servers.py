@@ -12,7 +12,7 @@ from k8sflow.task.spec import TaskSpec
 
 
 class ForkServers:
-    """Starts fork servers as steps need them. Steps with the same ``@environment`` share one.
+    """Starts fork servers as steps need them. Steps with the same ``@environment`` and the same packages share one.
 
     A server that dies while it imports libraries, as where memory is short, says nothing about any step: another one
     that imports none replaces it, and from then on each task imports what it needs.
@@ -22,6 +22,7 @@ class ForkServers:
         lock: A file descriptor that the servers keep open until the last task has ended, and no task.
         variables_of: The environment variables that ``@environment`` sets for a step.
         selector: Gets each server's socket, with the server as data.
+        python_of: The interpreter of a step's environment; None for that of this process.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class ForkServers:
         lock: int | None,
         variables_of: Callable[[str], Mapping[str, str]],
         selector: selectors.BaseSelector,
+        python_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._run = run
         self._lock = lock
         self._variables_of = variables_of
         self._selector = selector
-        self._servers: dict[tuple[tuple[str, str], ...], ForkServer] = {}
+        self._python_of = python_of
+        self._servers: dict[tuple[str | None, tuple[tuple[str, str], ...]], ForkServer] = {}
         self._bare: list[ForkServer] = []  # those that import no libraries
         self._notice = ""  # why tasks import libraries by themselves, where a server died of it
         self._shown: set[str] = set()
@@ -51,10 +54,10 @@ class ForkServers:
         Raises:
             RunError: It can't be started.
         """
-        variables = self._variables_of(step)
-        key = tuple(sorted(variables.items()))
+        variables, python = self._variables_of(step), self._python_of(step)
+        key = (python, tuple(sorted(variables.items())))
         if key not in self._servers:
-            start = start_server(self._run, self._lock, variables, preloads=not self._notice)
+            start = start_server(self._run, self._lock, variables, preloads=not self._notice, python=python)
             self._servers[key] = ForkServer(start)
             if self._notice:
                 self._bare.append(self._servers[key])

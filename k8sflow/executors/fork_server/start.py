@@ -15,7 +15,7 @@ from typing import IO, Any
 from k8sflow import debug_log
 from k8sflow.executors.fork_server import preload_plan, snapshot
 from k8sflow.executors.fork_server.client import ForkServer, ServerDied, Start
-from k8sflow.executors.fork_server.preload_plan import Import, PreloadPlan
+from k8sflow.executors.fork_server.preload_plan import Import, PreloadPlan, is_library_file
 from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import ObjectStore
@@ -25,9 +25,11 @@ from k8sflow.task import moments
 
 _MAIN = "k8sflow.executors.fork_server.main"
 _CODE = (
-    "import sys; path = sys.path[:]; sys.path[:] = {path!r}; from {module} import main; "
+    "import sys; path = sys.path[:]; sys.path[:] = {path}; from {module} import main; "
     "main({setup}, {connection}, {lock}, {driver}, path)"
 )
+# In a step's environment: without the working folder, where a user's file may have the name of a module of k8sflow's.
+_OWN_PATH = "[entry for entry in path if entry]"
 # The decorator, which is loaded only where a flow, or ``--with``, has it.
 _CARD = "k8sflow.flow.decorators.card"
 _TASKS_MODULES = tuple(f"k8sflow.{name}" for name in ("client", "exception", "flow", "parallel", "storage", "task"))
@@ -62,7 +64,14 @@ def plan_of(launch: Launch) -> PreloadPlan:
     return preload_plan.plan(launch.script.file, package, dict(sys.modules))
 
 
-def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str], *, preloads: bool = True) -> Start:
+def start_server(
+    run: RunToServe,
+    lock: int | None,
+    variables: Mapping[str, str],
+    *,
+    preloads: bool = True,
+    python: str | None = None,
+) -> Start:
     """Starts a fork server for the tasks of a run.
 
     Args:
@@ -70,14 +79,16 @@ def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str]
         lock: A file descriptor that the server keeps open, and the tasks don't.
         variables: Environment variables that the tasks find when they import the flow.
         preloads: Whether it imports libraries ahead of the tasks.
+        python: The interpreter of the tasks' environment; None for that of this process.
 
     Raises:
         FlowDefinitionError: The flow is in no file.
     """
     launch = launch_of(run.flow)
-    plan = plan_of(launch) if preloads else PreloadPlan()
+    plan = plan_of(launch) if preloads and python is None else PreloadPlan()
     document = {
         **_preloading(launch, plan, variables),
+        "path_before": None if python is None or launch.path is None else _users_path(launch.path),
         "launch": {"file": str(launch.script.file), "module": launch.script.module, "argv": launch.argv},
         "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
         "record": run.record.to_document(),
@@ -89,7 +100,9 @@ def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str]
         "moments": moments.noted(),
     }
 
-    return _starting(document, lock)
+    if python is not None:
+        document["path"] = None
+    return _starting(document, lock, python)
 
 
 def imported_by_each_task(flow: type[FlowSpec]) -> dict[str, str]:
@@ -136,12 +149,12 @@ def _of_cards() -> tuple[str, ...]:
     return tuple(f"k8sflow.cards.{name}" for name in names) if _CARD in sys.modules else ()
 
 
-def _starting(document: Mapping[str, Any], lock: int | None) -> Start:
+def _starting(document: Mapping[str, Any], lock: int | None, python: str | None = None) -> Start:
     def start(_ours: socket.socket, theirs: socket.socket) -> int:
         with _memory_file() as setup:
             setup.write(json.dumps(document).encode())
             setup.flush()
-            return _spawn(setup.fileno(), theirs.fileno(), lock, document["environment"])
+            return _spawn(setup.fileno(), theirs.fileno(), lock, document["environment"], python)
 
     return start
 
@@ -149,6 +162,11 @@ def _starting(document: Mapping[str, Any], lock: int | None) -> Start:
 def _names(path: Sequence[object]) -> list[str]:
     """The entries of ``sys.path`` that Python looks at: some programs add paths, which it skips."""
     return [entry for entry in path if isinstance(entry, str)]
+
+
+def _users_path(path: Sequence[object]) -> list[str]:
+    """The entries of ``sys.path`` that lead to the user's own modules, and not to what is installed here."""
+    return [entry for entry in _names(path) if not is_library_file(os.path.join(entry, ""))]  # noqa: PTH118  "" stays
 
 
 def _memory_file() -> IO[bytes]:
@@ -175,12 +193,11 @@ def _texts(sources: Mapping[str, bytes]) -> dict[str, str]:
     return {file: source.decode("latin-1") for file, source in sources.items()}
 
 
-def _spawn(setup: int, connection: int, lock: int | None, environment: Mapping[str, str]) -> int:
-    code = _CODE.format(
-        path=_names(sys.path), module=_MAIN, setup=setup, connection=connection, lock=lock, driver=os.getpid()
-    )
+def _spawn(setup: int, connection: int, lock: int | None, environment: Mapping[str, str], python: str | None) -> int:
+    path = repr(_names(sys.path)) if python is None else _OWN_PATH
+    code = _CODE.format(path=path, module=_MAIN, setup=setup, connection=connection, lock=lock, driver=os.getpid())
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  as multiprocessing does
-    command = [sys.executable, *flags, "-c", code]
+    command = [python or sys.executable, *flags, "-c", code]
     inherited = [found for found in (setup, connection, lock) if found is not None]
     for found in inherited:
         os.set_inheritable(found, True)

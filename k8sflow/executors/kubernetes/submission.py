@@ -47,7 +47,7 @@ def task_job(
         parallelism=parallelism,
         service=service,
         owner=owner,
-        environment=environment(settings),
+        environment=environment(settings, context.record),
         credentials_secret=settings.credentials_secret,
         ttl_seconds=settings.job_ttl_seconds,
     )

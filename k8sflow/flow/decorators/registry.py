@@ -28,6 +28,8 @@ _BUILT_IN = {
     "kubernetes": "k8sflow.flow.decorators.kubernetes:kubernetes",
     "parallel": "k8sflow.flow.decorators.parallel:parallel",
     "project": "k8sflow.flow.decorators.project:project",
+    "pypi": "k8sflow.flow.decorators.pypi:pypi",
+    "pypi_base": "k8sflow.flow.decorators.pypi:pypi_base",
     "resources": "k8sflow.flow.decorators.kubernetes:resources",
     "retry": "k8sflow.flow.decorators.retry:retry",
     "schedule": "k8sflow.flow.decorators.schedule:schedule",

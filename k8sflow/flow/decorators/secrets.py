@@ -20,6 +20,7 @@ from k8sflow.flow.problems import did_you_mean
 SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
 DEFAULT_STORE = ""
 _OURS = ("inline", "file", "environment")
+_AWS = "aws-secrets-manager"
 _SOURCE_KEYS = ("type", "id", "options", "role")
 _UNUSED_KEYS = {"inline": ("role",), "file": ("options", "role"), "environment": ("options", "role")}
 
@@ -107,6 +108,10 @@ def read_secrets(source: SecretSource, role: str | None, environment: Mapping[st
                     advice="Set it where the step runs; in a pod or a job, by @kubernetes, @batch or the image.",
                 )
             return {name: environment[name] for name in names}
+        case _ if source.kind == _AWS:
+            from k8sflow.flow.decorators import aws_secrets  # noqa: PLC0415  only for such secrets
+
+            return variables(aws_secrets.get(source.id, source.options, source.role or role))
         case _:
             return _read_store(source, role)
 
@@ -180,8 +185,8 @@ def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
     if source.kind not in points:
         raise ConfigurationError(
             f"@secrets: there is no store {source.kind!r} for the secret {source.id!r}.",
-            advice=f"{did_you_mean(source.kind, [*_OURS, *points])} An installed package adds one by an entry point "
-            f"of the group {SECRET_STORES}.".strip(),
+            advice=f"{did_you_mean(source.kind, [*_OURS, _AWS, *points])} An installed package adds one by an entry "
+            f"point of the group {SECRET_STORES}.".strip(),
         )
     try:
         store: SecretStore = points[source.kind].load()

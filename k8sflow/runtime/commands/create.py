@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k8sflow import metaflow_modules
+from k8sflow.environments.lock import Lock
 from k8sflow.errors import ArtifactError, PackageError, ParameterError, RunError
 from k8sflow.executors.by_name import LOCAL, check_local
 from k8sflow.flow.configs import ParameterContext
@@ -18,7 +21,7 @@ from k8sflow.runtime.commands import id_files
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.pod_sizes import requested
 from k8sflow.runtime.preflight import check_systems
-from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
+from k8sflow.runtime.request import RunRequest, code_file, code_folder, code_package, local_root
 from k8sflow.runtime.session import Session
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
@@ -46,11 +49,13 @@ class Prepared:
         store: The store in which it will be.
         code: The code, for its pods and for readers on other machines; None for a run in a folder.
         warnings: What may make it wait on the cluster, or is missing in the bucket.
+        environments: The locked packages of the steps with an environment of their own, by step.
     """
 
     store: ObjectStore
     code: package.Package | None = None
     warnings: Sequence[Finding | str] = ()
+    environments: Mapping[str, Lock] = field(default_factory=dict)
 
 
 def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
@@ -109,7 +114,8 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
             cause="A run and the one that it resumes share their artifacts, which pods and jobs read from the bucket.",
             advice="Resume it on this machine, without --with, or start it again with run.",
         )
-    return Prepared(store, package.build(code_folder(request.flow)), warnings)
+    code = code_package(request.flow, request.settings)
+    return Prepared(store, code, [*warnings, *([code.warning] if code.warning else [])])
 
 
 def _prepared_here(request: RunRequest, origin: ObjectStore | None) -> Prepared:
@@ -127,13 +133,14 @@ def _prepared_here(request: RunRequest, origin: ObjectStore | None) -> Prepared:
     next(iter(store.list_folders("")), None)  # a bucket that is missing, or out of reach, is an error now
     folder = code_folder(request.flow)
     try:
-        return Prepared(store, package.build(folder))
+        code = code_package(request.flow, request.settings)
     except PackageError as error:
         warning = (
             f"the code is not stored with the run: {error.summary}\nOn other machines, artifacts of classes that are "
             f"defined in {folder} can't be read. {error.advice}"
         )
         return Prepared(store, warnings=[warning])
+    return Prepared(store, code, [code.warning] if code.warning else [])
 
 
 def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
@@ -149,8 +156,9 @@ def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
         )
     if request.run_id is not None and store is not None:
         RunStore(store, request.flow.__name__, request.run_id).refuse_existing()
-    if request.run_id_file is not None:
-        id_files.check(Path(request.run_id_file), _RUN_ID)
+    for file in (request.run_id_file, request.runner_attribute_file):
+        if file is not None:
+            id_files.check(Path(file), _RUN_ID)
 
 
 def create(
@@ -194,14 +202,14 @@ def create(
         max_num_splits=request.max_num_splits,
         is_traced=request.is_traced,
         resources=requested(definition, request.decorators),
+        environments=prepared.environments,
     )
     record = _with_cache(record, definition, request)
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)
     check_exclusive(run_store, record)
     run_store.hold_origin(record)
-    if request.run_id_file is not None:
-        id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
+    _tell(request, run_store)
     return Session(record, run_store, placement, request.settings, definition)
 
 
@@ -215,6 +223,15 @@ def _with_cache(record: RunRecord, definition: FlowDefinition, request: RunReque
 
     planner = Planner(definition, record, code_folder(request.flow), is_taken=not request.without_cache)
     return replace(record, cache=planner.plans())
+
+
+def _tell(request: RunRequest, run: RunStore) -> None:
+    """Writes the files by which the program that has called the command learns of the run."""
+    if request.run_id_file is not None:
+        id_files.write(Path(request.run_id_file), _RUN_ID, run.run)
+    if request.runner_attribute_file is not None:
+        facts = {"flow_name": run.flow, "run_id": run.run, "metadata": run.store.url}
+        id_files.write(Path(request.runner_attribute_file), _RUN_ID, json.dumps(facts))
 
 
 def new_record(
@@ -235,6 +252,7 @@ def new_record(
         k8sflow_version=VERSION,
         modules=package.modules(folder),
         code_hashes=package.code_hashes(folder, file),
+        as_metaflow=metaflow_modules.is_installed(),
     )
 
 

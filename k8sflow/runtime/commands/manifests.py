@@ -22,8 +22,7 @@ from k8sflow.kubernetes.service import service_manifest
 from k8sflow.runtime.commands import batch_requests
 from k8sflow.runtime.commands.create import check_executors, check_names, new_record
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.request import RunRequest, code_folder
-from k8sflow.storage import package
+from k8sflow.runtime.request import RunRequest, code_package
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -56,7 +55,7 @@ def manifests(request: RunRequest) -> str:
         pods=placement.pods,
         batch=placement.batch,
         policies=placement.policies,
-        package=package.build(code_folder(request.flow)).sha256,
+        package=code_package(request.flow, request.settings).sha256,
     )
     context = RunContext(
         report=lambda _event: None,

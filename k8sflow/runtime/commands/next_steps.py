@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from k8sflow import metaflow_modules
 from k8sflow.flow.script import given_datastore
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.spec import TaskName
@@ -74,8 +75,13 @@ def _program(record: RunRecord) -> list[str]:
         return ["python", record.file]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.origin == sys.argv[0]:
-        return [_python(), "-m", spec.name.removesuffix(".__main__")]
-    return [_python(), sys.argv[0]]
+        return [_python(), *_hook(), "-m", spec.name.removesuffix(".__main__")]
+    return [_python(), *_hook(), sys.argv[0]]
+
+
+def _hook() -> list[str]:
+    """The words after the interpreter for a flow that imports from metaflow."""
+    return ["-m", "k8sflow.as_metaflow"] if metaflow_modules.is_installed() else []
 
 
 def _python() -> str:

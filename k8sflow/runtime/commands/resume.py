@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 
 from k8sflow.errors import ParameterError, RunError
@@ -15,6 +16,7 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.commands.create import check_executors, check_names, create, prepare
+from k8sflow.runtime.commands.lock_environments import lock_environments
 from k8sflow.runtime.commands.run import begin, show_warnings
 from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.core.resume_plan import Rerun, ResumePlan
@@ -75,6 +77,8 @@ def resume(
             return RunEnd.PLANNED
         prepared = prepare(request, placement, before.store)
         show_warnings(prepared, console)
+        locks = lock_environments(request, definition, placement, prepared.store, console, before.record)
+        prepared = replace(prepared, environments=locks)
         session = create(request, definition, placement, prepared, before.record, step)
     console.say(f"The new run is {session.pathspec}.")
     if not placement.is_remote and session.store.url != local_root(flow, request.settings):

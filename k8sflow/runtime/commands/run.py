@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from k8sflow.flow.compile import checked
 from k8sflow.flow.decorators.flow_level import only_deployed
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands.create import Prepared, check_executors, create, prepare
 from k8sflow.runtime.commands.drive import drive_or_follow
+from k8sflow.runtime.commands.lock_environments import lock_environments
 from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone
@@ -26,6 +29,9 @@ def run(request: RunRequest, console: Console) -> RunEnd:
     check_executors(request, definition, placement)
     prepared = prepare(request, placement)
     show_warnings(prepared, console)
+    prepared = replace(
+        prepared, environments=lock_environments(request, definition, placement, prepared.store, console)
+    )
     return begin(request, create(request, definition, placement, prepared), console)
 
 

@@ -129,6 +129,7 @@ def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
         origin_run_id=before.run,
         origin_step=step,
         max_num_splits=before.max_num_splits,
+        environments={name: lock for name, lock in before.environments.items() if name == step},
     )
     placement = Placement({}, origin.settings.kubernetes_namespace, {step: policy})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)

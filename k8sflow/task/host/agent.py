@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import os
-import runpy
 import selectors
 import signal
 import sys
@@ -23,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, hooks, shadowing
+from k8sflow import config
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
@@ -36,12 +34,13 @@ from k8sflow.storage.open_store import store_of
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.written import get_written
-from k8sflow.task import moments, streams
+from k8sflow.task import moments
 from k8sflow.task.batch import TaskBatch
-from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, OWN_CGROUP_VARIABLE, RESULT_FD_VARIABLE, Surroundings
-from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
+from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, Surroundings
+from k8sflow.task.failure import failure, never_reached, not_stored
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
+from k8sflow.task.host.flow_process import CODE_FOLDER, run_file, run_in
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
 from k8sflow.task.host.gang import MissingPeersError, wait_for_peers
 from k8sflow.task.host.preemption import Preemption
@@ -55,7 +54,6 @@ from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import withdraw_outcome, write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
-CODE_FOLDER = "code"
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 _LINGER_SECONDS = 0.25
 _OUTPUTS: tuple[OutputStream, ...] = ("stdout", "stderr")
@@ -87,6 +85,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", default="", help="the host name of each of the pods that run together, with %%d")
     parser.add_argument("--peers-timeout", type=float, default=0.0, help="seconds in which all of them have to come")
     parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
+    parser.add_argument("--environment", action="store_true", help="install the step's packages")
     parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
     return parser.parse_args(arguments)
 
@@ -299,37 +298,24 @@ def _run_flow(
     options: argparse.Namespace, words: Sequence[str], pipes: Mapping[Stream, int], *, outlives_sigterm: bool = False
 ) -> NoReturn:
     """Runs the flow's file as a process of its own; the words are its command line."""
-    code = 1
+    become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
+    if not options.environment:
+        run_file(options.file, words, pipes["result"])
+    from k8sflow.task.host.installation import installed  # noqa: PLC0415  most steps have no packages of their own
+
     try:
-        become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
-        streams.renew()
-        os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
-        if words[0] == "step":
-            hooks.register("instance", functools.partial(hooks.call, "instance_in_pod"))
-            if os.getppid() == 1:  # the agent is the first process of a container, which has one task
-                os.environ[OWN_CGROUP_VARIABLE] = "1"
-        os.chdir(CODE_FOLDER)
-        sys.argv = [str(Path(options.file).resolve()), *words]
-        shadowing.protect(folder := str(Path.cwd()))
-        sys.path.insert(0, folder)
-        if "/" in options.file:  # it was started by `python -m`
-            runpy.run_module(options.file.removesuffix(".py").replace("/", "."), run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if not has_entered(end):
-            _report_unloadable(options, end, pipes["result"])
+        tasks = TaskBatch.from_json(options.tasks).template
+        store = open_bucket(options, FIRST_ANSWER_SECONDS)
+        lock = RunStore(store, tasks.flow, tasks.run).read().environments[tasks.name.step]
+        python = installed(tasks.name.step, lock, store, options.flow, _say_as_task)
     except BaseException as error:  # noqa: BLE001  nothing may reach the agent's frames
-        _report_unloadable(options, error, pipes["result"])
-    finally:
-        streams.flush()
-        os._exit(code)
+        os.write(pipes["result"], failure(error).to_termination_message().encode())
+        os._exit(1)
+    run_in(python, options.file, words, pipes["result"], outlives_sigterm=outlives_sigterm)
 
 
-def _report_unloadable(options: argparse.Namespace, error: BaseException, result: int) -> None:
-    os.write(result, unloadable(options.file, error, Surroundings.of_agent()).to_termination_message().encode())
+def _say_as_task(text: str) -> None:
+    os.write(2, f"[k8sflow] {text}\n".encode())
 
 
 def open_bucket(options: argparse.Namespace, first_seconds: float) -> ObjectStore:

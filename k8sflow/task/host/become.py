@@ -27,7 +27,7 @@ def become_task(stdout: int, stderr: int, *, outlives_sigterm: bool = False) -> 
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     if outlives_sigterm:
-        _outlive_sigterm()
+        outlive_sigterm()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     null = os.open(os.devnull, os.O_RDONLY)
@@ -38,7 +38,7 @@ def become_task(stdout: int, stderr: int, *, outlives_sigterm: bool = False) -> 
             os.close(descriptor)
 
 
-def _outlive_sigterm() -> None:
+def outlive_sigterm() -> None:
     """Makes SIGTERM do nothing in this process; forks of it end by it as ever, and so do programs that it starts."""
     task = os.getpid()
 

@@ -21,6 +21,7 @@ from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.storage.zstd import check_installed
 from k8sflow.task import moments
 from k8sflow.task.cached import Keys, Result
+from k8sflow.task.environments import explained
 from k8sflow.task.failure import failure, said
 from k8sflow.task.inherited import Inherited, inherited_by
 from k8sflow.task.inside import exit_hooks
@@ -72,7 +73,7 @@ class TaskRunner:
             cards = cards_of(self.definition, self.record, self.run_store, spec, is_own_process=self.is_own_process)
             result = self.execute(spec, cards)
         except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
-            result = failure(error)
+            result = explained(failure(error), error, spec.name.step, self.record.environments)
         write_outcome(self.run_store, spec, result)
         if cards is not None:  # the task has its result: its cards can't change that
             cards.finish()

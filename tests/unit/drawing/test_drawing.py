@@ -200,6 +200,9 @@ def test_svg_is_xml_with_every_step_and_arrow(parts: tuple[Part, ...]) -> None:
     assert {arrow.label for arrow in arrows(graph) if arrow.label} <= set(words)
     heads = [path for path in root.iter(f"{space}path") if path.get("marker-end")]
     assert len(heads) == len(arrows(graph)) + sum(node.is_loop for node in graph.nodes.values())
+    for path in heads:  # a head has the direction of its path's last piece
+        *_, before, last = re.findall(r"-?[\d.]+", path.attrib["d"])
+        assert "V" not in path.attrib["d"] or float(last) - float(before) > 7
     width = float(root.attrib["width"])
     for found in root.iter(f"{space}rect"):
         if "step" in found.get("class", ""):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k8sflow.config import Settings
-from k8sflow.errors import FlowDefinitionError
+from k8sflow.errors import ConfigurationError, FlowDefinitionError
 from k8sflow.executors.agent_arguments import environment
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
@@ -33,6 +33,34 @@ def test_the_settings_of_a_driver_apply_to_the_pods_of_a_recorded_run() -> None:
     found = Placement.of_record(record, Settings(kubernetes_service_account="k8sflow-task")).pods
     assert (found["start"].cpu, found["start"].memory) == ("2", DEFAULT_OPTIONS.memory)
     assert (found["start"].service_account, found["end"].service_account) == ("k8sflow-task", "own")
+
+
+def test_settings_are_the_defaults_of_everybody(tmp_path: Path) -> None:
+    """The step's own options win; labels are joined."""
+    source = foreach(decorators="@kubernetes(memory=1000, labels={'team': 'own'}, node_selector={'pool': 'own'})")
+    definition = compile_flow(load_flow(write_flow(tmp_path, source)))
+    settings = Settings(
+        kubernetes_memory="2000",
+        kubernetes_cpu="3",
+        kubernetes_labels="team=all,cost=42",
+        kubernetes_node_selector="pool=all",
+        kubernetes_tolerations='[{"key": "batch", "operator": "Exists"}]',
+        kubernetes_secrets="first,second",
+        kubernetes_qos="guaranteed",
+    )
+    pods = Placement.of(definition, ("kubernetes",), settings).pods
+    own = next(found for found in pods.values() if found.memory == "1000M")
+    other = next(found for found in pods.values() if found.memory == "2000M")
+    assert (own.labels, own.node_selector) == ({"team": "own", "cost": "42"}, {"pool": "own"})
+    assert (other.labels, other.node_selector) == ({"team": "all", "cost": "42"}, {"pool": "all"})
+    assert (other.cpu, other.secrets, other.qos) == ("3", ("first", "second"), "Guaranteed")
+    assert other.tolerations == ({"key": "batch", "operator": "Exists"},)
+
+
+def test_a_setting_that_can_not_be_used_is_named(tmp_path: Path) -> None:
+    definition = compile_flow(load_flow(write_flow(tmp_path, foreach())))
+    with pytest.raises(ConfigurationError, match="the setting kubernetes_memory is 'much': "):
+        Placement.of(definition, ("kubernetes",), Settings(kubernetes_memory="much"))
 
 
 @pytest.mark.parametrize(

@@ -394,6 +394,19 @@ def test_remains_are_deleted(aged: Aged) -> None:
     assert list(aged.store.list_keys("F/condemned/")) == []
 
 
+def test_parts_of_uploads_to_google_whose_writers_died_are_deleted(aged: Aged) -> None:
+    """Once they are a day old."""
+    aged.run("good", [_large("a")])
+    [blob] = aged.blobs()
+    old, young = (f"{blob}.part-{number * 32}-00001" for number in "01")
+    aged.store.put(old, [b"x"])
+    aged.age("F/blobs/")
+    aged.store.put(young, [b"x"])
+    assert aged.collect(is_dry_run=True).leftovers == 1
+    assert aged.collect().leftovers == 1
+    assert aged.blobs() == [blob, young]
+
+
 def test_sizes_are_those_of_all_objects(aged: Aged) -> None:
     run_store = aged.run("r", [_large("a"), _large("b")])
     log = run_store.open_log("start", "0", 0, "stdout")

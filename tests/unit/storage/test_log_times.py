@@ -53,6 +53,8 @@ def test_a_log_is_read_from_an_offset(store: ObjectStore) -> None:
     store.put("F/log", [b"0123456789"])
     assert store.tail("F/log", 0) == b"0123456789"
     assert store.tail("F/log", 7) == b"789"
+    assert store.tail("F/log", 2, 3) == b"234"
+    assert store.tail("F/log", 7, 30) == b"789"
     assert store.tail("F/log", 10) == b""
     assert store.tail("F/log", 11) == b""
     store.put("F/empty", [b""])
@@ -104,8 +106,8 @@ class _Objects:
         self.objects[key] = b"".join(parts)
         self.written += len(self.objects[key])
 
-    def read(self, key: str, start: int) -> bytes:
-        return self.objects.get(key, b"")[start:]
+    def read(self, key: str, start: int, most: int | None) -> bytes:
+        return self.objects.get(key, b"")[start : None if most is None else start + most]
 
 
 def test_a_long_log_in_a_bucket_is_several_objects(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +125,8 @@ def test_a_long_log_in_a_bucket_is_several_objects(monkeypatch: pytest.MonkeyPat
     assert store.written < 2 * len(content)
     for start in (0, 1, 999, 1000, 1001, 5000, len(content) - 1, len(content), len(content) + 5000):
         assert read_log(store.read, "log", start) == content[start:]
+        for most in (1, 999, 1000, 2001, len(content)):
+            assert read_log(store.read, "log", start, most) == content[start : start + most]
 
 
 def test_a_log_that_ends_with_a_full_object_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,10 +78,10 @@ def test_a_file_that_vanishes_meanwhile_is_left_out(folder: Path, monkeypatch: p
     vanishing = ["first"]
     listed = package._files
 
-    def files(where: Path) -> list[tuple[str, Path]]:
+    def files(where: Path, is_ignored: Callable[[str], bool | None]) -> list[tuple[str, Path]]:
         for name in vanishing:
             (where / name).touch()
-        found = list(listed(where))
+        found = list(listed(where, is_ignored))
         while vanishing:
             (where / vanishing.pop()).unlink()
         return found
@@ -89,7 +89,7 @@ def test_a_file_that_vanishes_meanwhile_is_left_out(folder: Path, monkeypatch: p
     monkeypatch.setattr(package, "_files", files)
     assert _names(package.build(folder)) == KEPT
 
-    def vanished(where: Path) -> list[tuple[str, Path]]:
+    def vanished(where: Path, _is_ignored: Callable[[str], bool | None]) -> list[tuple[str, Path]]:
         return [("temp", where / "temp")]
 
     monkeypatch.setattr(package, "_files", vanished)
@@ -230,21 +230,51 @@ def test_a_name_that_is_not_utf8_is_included(folder: Path, tmp_path: Path) -> No
     assert os.fsdecode(b"caf\xe9.txt") in {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_a_package_over_the_limit_names_the_biggest_files(folder: Path) -> None:
-    """They are sorted by size, with advice on how to exclude them."""
-    for name, size in (("data/huge.bin", 90_000_000), ("lib/large.bin", 20_000_000), ("small.bin", 1_000_000)):
-        path = folder / name
+def sized(folder: Path, **sizes: int) -> None:
+    """Files of these sizes in megabytes; ``data__huge_bin`` is ``data/huge.bin``."""
+    for name, size in sizes.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:
-            file.truncate(size)
+            file.truncate(size * 1_000_000)
+
+
+def test_large_files_are_left_out(folder: Path) -> None:
+    """One line names them, the largest first, and how they are kept."""
+    sized(folder, data__huge_bin=90, lib__large_bin=20, small_bin=1, generated_py=11)
+    made = package.build(folder)
+    assert made.left_out == {"data/huge.bin": 90_000_000, "lib/large.bin": 20_000_000}
+    assert _names(made) == sorted([*KEPT, "generated.py", "small.bin"])
+    assert made.warning is not None
+    assert "data/huge.bin (90.0 MB), lib/large.bin (20.0 MB)" in made.warning
+    (folder / package.IGNORE_FILE).write_text("!lib/large.bin\n/data/\n")
+    made = package.build(folder)
+    assert "lib/large.bin" in _names(made)
+    assert made.warning is None
+
+
+def test_rules_say_what_is_large(folder: Path) -> None:
+    sized(folder, a_csv=3, b_bin=2, c_bin=1)
+    made = package.build(folder, package.Rules(suffixes=(".csv",), file_limit_bytes=2_000_000))
+    assert list(made.left_out) == ["b.bin"]
+    made = package.build(folder, package.Rules(limit_bytes=4_500_000))
+    assert list(made.left_out) == ["a.csv"]
+    many = package.build(folder, package.Rules(file_limit_bytes=1)).warning
+    assert many is not None
+    assert " more. " in many
+
+
+def test_code_over_the_limit_names_the_biggest_files(folder: Path) -> None:
+    """They are sorted by size, with advice on how to exclude them."""
+    sized(folder, data__huge_py=90, lib__large_py=20, small_py=1)
     with pytest.raises(PackageError) as caught:
         package.build(folder)
     text = str(caught.value)
     assert "111.0 MB; the limit is 100.0 MB" in text
-    assert text.index("90.0 MB  data/huge.bin") < text.index("20.0 MB  lib/large.bin") < text.index("small.bin")
+    assert text.index("90.0 MB  data/huge.py") < text.index("20.0 MB  lib/large.py") < text.index("small.py")
     assert ".k8sflowignore" in text
     (folder / package.IGNORE_FILE).write_text("data\n")
-    assert "data/huge.bin" not in _names(package.build(folder))
+    assert "data/huge.py" not in _names(package.build(folder))
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ def test_the_stored_document_has_not_changed(tmp_path: Path) -> None:
         "pods": {"work": {name: value for name, value in asdict(PODS).items() if value is not None}},
         "policies": {"work": asdict(POLICY)},
     }
-    del flat["is_traced"], flat["batch"], flat["resources"], flat["cache"]  # only a record that needs them has them
+    for name in ("is_traced", "batch", "resources", "cache", "as_metaflow", "environments"):
+        del flat[name]  # only a record that needs them has them
     expected = json.dumps({"format": 1, **flat}, ensure_ascii=False, separators=(",", ":"))
     assert bytes(store.get("F/runs/r1/run.json")).decode() == expected
 

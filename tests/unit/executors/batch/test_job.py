@@ -195,7 +195,7 @@ def test_output_that_may_not_be_read_is_not_shown() -> None:
     """The result of the task counts all the same."""
 
     class Forbidden(MemoryStore):
-        def tail(self, key: str, start: int) -> bytes:
+        def tail(self, key: str, start: int, most: int | None = None) -> bytes:
             raise AccessError("no")
 
         def get(self, key: str) -> Buffer:

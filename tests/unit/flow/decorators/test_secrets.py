@@ -48,7 +48,7 @@ def test_variables_come_from_a_source(
         ("file:bad.env", "does not hold variables"),
         ("file:bad.json", "does not hold variables"),
         ("environment:NOTHING", "has no NOTHING"),
-        ("aws-secrets-manager:db", "no store 'aws-secrets-manager'"),
+        ("gcp-secret-manager:db", "no store 'gcp-secret-manager'"),
         (VALUE, "an id without a store"),
     ],
 )

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from k8sflow.config import Settings
+from k8sflow.executors.agent_arguments import environment as pod_environment
 from k8sflow.flow.config_values import ConfigValue
+from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.support import environment, wait_for, write_flow
@@ -36,6 +40,20 @@ def test_a_task_runs_and_reports(tmp_path: Path) -> None:
     commit = runner.run_store.read_commit("start", "0")
     assert commit is not None
     assert ArtifactStore(runner.store, "F").load(commit.artifacts["x"], "x") == ["flow.py"]
+
+
+def test_metaflow_is_k8sflow_where_the_run_says_so(tmp_path: Path) -> None:
+    """In the task, and in the processes that it starts."""
+    record = replace(RunRecord("F", "r1", "flow.py", {}, Graph("F")), as_metaflow=True)
+    variables = pod_environment(Settings(), record)
+    assert "K8SFLOW_AS_METAFLOW" not in pod_environment(Settings(), replace(record, as_metaflow=False))
+    body = "import metaflow\nself.x = metaflow.FlowSpec.__module__, os.environ['K8SFLOW_AS_METAFLOW']"
+    runner, command = prepare(tmp_path, body)
+    code, _, output = ended(tmp_path, start_agent(tmp_path, command, **variables))
+    assert code == 0, output
+    commit = runner.run_store.read_commit("start", "0")
+    assert commit is not None
+    assert ArtifactStore(runner.store, "F").load(commit.artifacts["x"], "x") == ("k8sflow.flow.spec", "1")
 
 
 @pytest.mark.parametrize(

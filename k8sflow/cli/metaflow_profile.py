@@ -1,0 +1,108 @@
+"""Metaflow's file of settings, as settings of k8sflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from k8sflow.errors import ConfigurationError
+
+_PREFIX = "METAFLOW_"
+# Settings that mean the same, by Metaflow's name.
+SAME = {
+    "BATCH_CONTAINER_IMAGE": "batch_image",
+    "BATCH_JOB_QUEUE": "batch_queue",
+    "DEFAULT_CONTAINER_IMAGE": "kubernetes_image",
+    "DEFAULT_DECOSPECS": "default_decospecs",
+    "DEFAULT_SECRETS_BACKEND_TYPE": "default_secrets_backend_type",
+    "ECS_FARGATE_EXECUTION_ROLE": "batch_execution_role",
+    "ECS_S3_ACCESS_IAM_ROLE": "batch_job_role",
+    "KUBERNETES_ANNOTATIONS": "kubernetes_annotations",
+    "KUBERNETES_CONTAINER_IMAGE": "kubernetes_image",
+    "KUBERNETES_CPU": "kubernetes_cpu",
+    "KUBERNETES_DISK": "kubernetes_disk",
+    "KUBERNETES_GPU_VENDOR": "kubernetes_gpu_vendor",
+    "KUBERNETES_IMAGE_PULL_POLICY": "kubernetes_image_pull_policy",
+    "KUBERNETES_IMAGE_PULL_SECRETS": "kubernetes_image_pull_secrets",
+    "KUBERNETES_JOB_TTL_SECONDS_AFTER_FINISHED": "kubernetes_job_ttl_seconds",
+    "KUBERNETES_LABELS": "kubernetes_labels",
+    "KUBERNETES_MEMORY": "kubernetes_memory",
+    "KUBERNETES_NAMESPACE": "kubernetes_namespace",
+    "KUBERNETES_NODE_SELECTOR": "kubernetes_node_selector",
+    "KUBERNETES_PERSISTENT_VOLUME_CLAIMS": "kubernetes_persistent_volume_claims",
+    "KUBERNETES_QOS": "kubernetes_qos",
+    "KUBERNETES_SECRETS": "kubernetes_secrets",
+    "KUBERNETES_SERVICE_ACCOUNT": "kubernetes_service_account",
+    "KUBERNETES_SHARED_MEMORY": "kubernetes_shared_memory",
+    "KUBERNETES_TOLERATIONS": "kubernetes_tolerations",
+    "S3_ENDPOINT_URL": "endpoint",
+}
+# Settings whose values are written in another way.
+_OTHERWISE = ("DATASTORE_SYSROOT_S3", "DEFAULT_DATASTORE", "S3_SERVER_SIDE_ENCRYPTION")
+# Values that hold here anyway.
+_HOLDS = {"DEFAULT_METADATA": "local", "DEFAULT_ENVIRONMENT": "local", "DEFAULT_DATASTORE": "local"}
+_SCHEME = "s3://"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Settings of a file of Metaflow's.
+
+    Args:
+        settings: Those of k8sflow.
+        left: Those that k8sflow doesn't have, by Metaflow's variable, and why.
+    """
+
+    settings: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def default_file(environment: Mapping[str, str]) -> Path:
+    """The file that Metaflow reads: ``~/.metaflowconfig/config.json``, or where METAFLOW_HOME and _PROFILE say."""
+    profile = environment.get(f"{_PREFIX}PROFILE")
+    folder = Path(environment.get(f"{_PREFIX}HOME", "~/.metaflowconfig")).expanduser()
+    return folder / (f"config_{profile}.json" if profile else "config.json")
+
+
+def read(file: Path) -> Imported:
+    """The settings in a file of Metaflow's.
+
+    Raises:
+        ConfigurationError: It can't be read.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no file {file}.", advice="Name Metaflow's file of settings.") from error
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file} can't be read: {error}.") from error
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{file} is not an object of JSON, as Metaflow's file of settings is.")
+    return translated({key: value for key, value in document.items() if value or isinstance(value, int)})
+
+
+def translated(document: Mapping[str, Any]) -> Imported:
+    """Metaflow's settings, by variable, as those of k8sflow."""
+    found = Imported()
+    for variable, value in sorted(document.items()):  # that for Kubernetes alone is after the default image
+        key = variable.removeprefix(_PREFIX)
+        if key in SAME:
+            found.settings[SAME[key]] = value if isinstance(value, str) else json.dumps(value)
+        elif key not in _OTHERWISE and _HOLDS.get(key) != value:
+            found.left[variable] = "k8sflow has no such setting"
+    root = document.get(f"{_PREFIX}DATASTORE_SYSROOT_S3")
+    kind = document.get(f"{_PREFIX}DEFAULT_DATASTORE", "local")
+    if isinstance(root, str) and root.startswith(_SCHEME):
+        found.settings["bucket"] = root.removeprefix(_SCHEME).rstrip("/")
+        if kind == "s3":
+            found.settings["root"] = root.rstrip("/")
+    elif root is not None:
+        found.left[f"{_PREFIX}DATASTORE_SYSROOT_S3"] = f"{root!r} is not a URL of S3"
+    if kind not in {"local", "s3"}:
+        found.left[f"{_PREFIX}DEFAULT_DATASTORE"] = f"k8sflow keeps runs in folders and in S3, not in {kind!r}"
+    if encryption := document.get(f"{_PREFIX}S3_SERVER_SIDE_ENCRYPTION"):
+        found.settings["s3_write_headers"] = f"x-amz-server-side-encryption={encryption}"
+    return found

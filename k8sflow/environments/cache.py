@@ -1,0 +1,74 @@
+"""The folder of this user's cache in which environments and resolved locks are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from k8sflow.errors import DependencyError
+
+
+def folder(name: str) -> Path:
+    """A folder of the cache, which exists.
+
+    Args:
+        name: ``environments``, ``locks``, …
+
+    Raises:
+        DependencyError: It can't be made.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    found = Path(root, "k8sflow", name)
+    try:
+        found.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(found, error) from error
+    return found
+
+
+def unwritable(path: Path, error: OSError) -> DependencyError:
+    """The error for a file or folder of the cache that can't be written."""
+    return DependencyError(
+        f"the environment of a step can't be kept in {path}: {error.strerror or error}.",
+        advice="Set XDG_CACHE_HOME to a folder with space that this user can write to.",
+    )
+
+
+def write(file: Path, data: bytes) -> None:
+    """Writes a file of the cache, which appears whole or not at all.
+
+    Raises:
+        DependencyError: It can't be written.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+            Path(name).replace(file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise unwritable(file, error) from error
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Holds a lock among processes until the block ends; the kernel releases that of one that dies.
+
+    Raises:
+        DependencyError: The file of the lock can't be written.
+    """
+    try:
+        stream = file.open("a")
+    except OSError as error:
+        raise unwritable(file, error) from error
+    with contextlib.closing(stream):
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,95 @@
+"""The environments of this machine: one for each lock, shared by all flows of a user."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from k8sflow.environments import cache, runtime, uv
+from k8sflow.environments.lock import Lock
+from k8sflow.errors import DependencyError
+
+ENVIRONMENTS = "environments"
+_PATH_FILE = "_k8sflow.pth"
+
+
+def python(lock: Lock) -> Path:
+    """The interpreter of a lock's environment, which need not exist yet.
+
+    Raises:
+        DependencyError: The cache can't be written.
+    """
+    return _folder(lock) / "bin" / "python"
+
+
+def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, settings: Path | None = None) -> Path:
+    """The interpreter of a lock's environment; the environment is created if it doesn't exist.
+
+    Others see it complete or not at all. Where two processes need it at a time, one makes it, and the other one waits.
+
+    Args:
+        what: The environment, as the subject of an error.
+        lock: The lock.
+        notice: Called before it is created, which may take seconds.
+        settings: The folder in which, and above which, uv looks for its settings; None for those of the user alone.
+
+    Raises:
+        DependencyError: It can't be made.
+    """
+    found, folder = python(lock), _folder(lock)
+    if found.exists():
+        with contextlib.suppress(OSError):  # a cache that can be read only
+            os.utime(folder)  # ``prune`` spares what was used
+        return found
+    with cache.locked(folder.with_name(f"{folder.name}.lock")):
+        if found.exists():
+            return found
+        notice()
+        for remains in folder.parent.glob(f"{folder.name}.*.tmp"):  # of a process that was killed
+            shutil.rmtree(remains, ignore_errors=True)
+        made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        try:
+            _make(what, lock, made, settings or folder.parent)
+            if folder.exists():  # its Python was removed
+                shutil.rmtree(folder)
+            made.rename(folder)
+        except OSError as error:
+            raise cache.unwritable(folder, error) from error
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return found
+
+
+def _folder(lock: Lock) -> Path:
+    """The folder of an environment, also named after the k8sflow that it leads to."""
+    name = hashlib.sha256(f"{lock.id} {runtime.folder()}".encode()).hexdigest()[:24]
+    return cache.folder(ENVIRONMENTS) / name
+
+
+def _make(what: str, lock: Lock, made: Path, here: Path) -> None:
+    running = sys.version_info
+    is_own = f"{running.major}.{running.minor}" == lock.python
+    version = sys.executable if is_own and sys.executable else lock.python
+    uv.call(what, ["venv", "--quiet", "--relocatable", "--no-project", f"--python={version}", str(made)], here)
+    (made / "pylock.toml").write_text(lock.text, encoding="utf-8")
+    if lock.packages:
+        uv.call(
+            what, ["pip", "sync", "--quiet", f"--python={made / 'bin' / 'python'}", str(made / "pylock.toml")], here
+        )
+    (_site(made) / _PATH_FILE).write_text(f"{runtime.folder()}\n", encoding="utf-8")
+
+
+def _site(environment: Path) -> Path:
+    """The folder of an environment's packages.
+
+    Raises:
+        DependencyError: It has none.
+    """
+    with contextlib.suppress(StopIteration):
+        return next(environment.glob("lib/python3*/site-packages"))
+    raise DependencyError(f"uv has made no environment in {environment}.", advice="Look at the version of uv.")

@@ -1,0 +1,136 @@
+"""A lock: the exact packages of an environment, with their hashes, as uv has resolved them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """The file from which a package is installed.
+
+    Args:
+        url: Its address; ``file:`` for one of this machine.
+        sha256: Its hash; empty where none is known, as for a git repository.
+        size: Its size in bytes; 0 where it isn't known.
+    """
+
+    url: str
+    sha256: str
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.partition("#")[0].partition("?")[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """One package of a lock.
+
+    Args:
+        name: Its name, normalized.
+        version: Its version; empty for a folder or a repository whose version the build decides.
+        wheel: Its wheel; None for a package that has to be built.
+    """
+
+    name: str
+    version: str
+    wheel: Wheel | None
+
+
+@dataclass(frozen=True)
+class StoredWheel:
+    """A wheel in the bucket.
+
+    Args:
+        name: The package.
+        version: Its version.
+        file: The name of the wheel's file.
+        blob: Its sha256, under which it is stored.
+    """
+
+    name: str
+    version: str
+    file: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A resolved environment.
+
+    Args:
+        requirements: What was asked for, as lines of a requirements file.
+        python: The version of Python, such as ``3.12``.
+        platform: The platform, as uv names it.
+        text: The file pylock.toml (PEP 751).
+        files: The wheels in the bucket, for pods; empty for an environment of this machine.
+    """
+
+    requirements: tuple[str, ...]
+    python: str
+    platform: str
+    text: str
+    files: tuple[StoredWheel, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        """A name for it: the same packages for the same Python have the same."""
+        parts = json.dumps([self.python, self.platform, self.text])
+        return hashlib.sha256(parts.encode()).hexdigest()[:24]
+
+    @cached_property
+    def packages(self) -> tuple[LockedPackage, ...]:
+        """The packages, in alphabetical order."""
+        from k8sflow import toml  # noqa: PLC0415  a pod, which has no need of it, may be without its package
+
+        return tuple(_packages(toml.loads(self.text)))
+
+    def to_document(self) -> dict[str, Any]:
+        """The lock as JSON types."""
+        return {
+            "requirements": list(self.requirements),
+            "python": self.python,
+            "platform": self.platform,
+            "lock": self.text,
+            "files": [vars(file) for file in self.files],
+        }
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> Lock:
+        """The lock in a JSON document."""
+        files = tuple(StoredWheel(**file) for file in document.get("files", ()))
+        return Lock(tuple(document["requirements"]), document["python"], document["platform"], document["lock"], files)
+
+
+def _packages(document: Mapping[str, Any]) -> Iterator[LockedPackage]:
+    for package in document.get("packages", ()):
+        files = [*package.get("wheels", ()), *([package["archive"]] if "archive" in package else ())]
+        found = [wheel for wheel in map(_wheel, files) if wheel.name.endswith(".whl")]
+        yield LockedPackage(package["name"], package.get("version", ""), found[0] if found else None)
+
+
+def _wheel(file: Mapping[str, Any]) -> Wheel:
+    url = file.get("url") or f"file://{file['path']}"
+    return Wheel(url, file.get("hashes", {}).get("sha256", ""), file.get("size", 0))
+
+
+def to_documents(locks: Mapping[str, Lock]) -> dict[str, Any]:
+    """The locks of a run's steps as JSON types, each lock once."""
+    return {
+        "steps": {step: lock.id for step, lock in locks.items()},
+        "locks": {lock.id: lock.to_document() for lock in locks.values()},
+    }
+
+
+def from_documents(document: Mapping[str, Any]) -> dict[str, Lock]:
+    """The locks by step that ``to_documents`` wrote."""
+    locks = {name: Lock.from_document(found) for name, found in document.get("locks", {}).items()}
+    return {step: locks[name] for step, name in document.get("steps", {}).items()}

@@ -1,0 +1,108 @@
+"""The wheels of a lock on this machine, from where they go into the bucket."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import netrc
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from k8sflow.environments import cache
+from k8sflow.environments.lock import Lock, LockedPackage, StoredWheel, Wheel
+from k8sflow.errors import DependencyError
+
+_SECONDS = 60
+
+
+def stored_files(what: str, lock: Lock) -> tuple[StoredWheel, ...]:
+    """The files of a lock, as they are named in the bucket.
+
+    Args:
+        what: The environment, as the subject of an error.
+        lock: The lock.
+
+    Raises:
+        DependencyError: A package has no wheel with a hash.
+    """
+    return tuple(_stored(what, package) for package in lock.packages)
+
+
+def _stored(what: str, package: LockedPackage) -> StoredWheel:
+    wheel = package.wheel
+    if wheel is None or not wheel.sha256:
+        raise DependencyError(
+            f"{what} can't be installed in pods: {package.name} {package.version} has no wheel.".replace("  ", " "),
+            cause="A pod compiles nothing. Packages from git, folders and source archives have to be built first.",
+            advice="Build its wheel with `uv build --wheel`, and name the file: {'NAME': './dist/NAME-1.0-….whl'}",
+        )
+    return StoredWheel(package.name, package.version, wheel.name, wheel.sha256)
+
+
+def fetched(what: str, wheel: Wheel) -> bytes:
+    """The content of a wheel, from the cache or from where the lock says that it is.
+
+    Args:
+        what: The environment, as the subject of an error.
+        wheel: The wheel.
+
+    Raises:
+        DependencyError: It can't be fetched, or is not the one that was locked.
+    """
+    kept = cache.folder("wheels") / wheel.sha256
+    try:
+        data = kept.read_bytes()
+    except OSError:
+        data = _read(what, wheel)
+        _verify(what, wheel, data)
+        cache.write(kept, data)
+        return data
+    if hashlib.sha256(data).hexdigest() == wheel.sha256:
+        return data
+    kept.unlink(missing_ok=True)
+    return fetched(what, wheel)
+
+
+def _verify(what: str, wheel: Wheel, data: bytes) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != wheel.sha256:
+        raise DependencyError(
+            f"{what} can't be installed: {wheel.name} is not the file that was locked.",
+            cause=f"Its sha256 is {found}, and {wheel.sha256} was locked.",
+            advice="If the index has another file of the same name on purpose, add --refresh-environments.",
+        )
+
+
+def _read(what: str, wheel: Wheel) -> bytes:
+    parts = urllib.parse.urlsplit(wheel.url)
+    try:
+        if parts.scheme == "file":
+            return Path(urllib.parse.unquote(parts.path)).read_bytes()
+        with urllib.request.urlopen(_request(parts), timeout=_SECONDS) as answer:  # noqa: S310  an index is http
+            data: bytes = answer.read()
+            return data
+    except (OSError, ValueError) as error:
+        where = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        raise DependencyError(
+            f"{what} can't be fetched: {where}: {error}",
+            cause="The run's driver puts the wheels into the bucket, from where pods install them.",
+            advice="Look at the network. Credentials of an index are taken from its URL and from ~/.netrc.",
+        ) from error
+
+
+def _request(parts: urllib.parse.SplitResult) -> urllib.request.Request:
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    request = urllib.request.Request(urllib.parse.urlunsplit(bare))  # noqa: S310  as above
+    user, password = parts.username, parts.password or ""
+    if user is None and parts.hostname:
+        try:
+            entry = netrc.netrc().authenticators(parts.hostname)
+        except (OSError, netrc.NetrcParseError):
+            entry = None
+        user, password = (entry[0], entry[2] or "") if entry else (None, "")
+    if user is not None:
+        pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
+        request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    return request

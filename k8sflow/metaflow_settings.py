@@ -1,0 +1,65 @@
+"""The settings that flows read from ``metaflow.metaflow_config``, as k8sflow has them.
+
+They are read when they are asked for, in the working folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from k8sflow import config
+from k8sflow.config import Settings
+from k8sflow.storage.local_folder import root_for_runs
+from k8sflow.user import current_user
+
+
+def _bucket(settings: Settings) -> str | None:
+    return None if settings.bucket is None else f"s3://{settings.bucket}"
+
+
+def _data(settings: Settings) -> str | None:
+    return None if settings.bucket is None else f"s3://{settings.bucket}/data"
+
+
+def _is_in_bucket(settings: Settings) -> bool:
+    return (settings.root or "").startswith("s3://")
+
+
+def _local(settings: Settings) -> str | None:
+    folder = config.working_folder()
+    return None if folder is None or _is_in_bucket(settings) else root_for_runs(settings, folder, folder)
+
+
+_VALUES: dict[str, Callable[[Settings], Any]] = {
+    "BATCH_CONTAINER_IMAGE": lambda settings: settings.batch_image,
+    "BATCH_JOB_QUEUE": lambda settings: settings.batch_queue,
+    "DATASTORE_LOCAL_DIR": lambda _: config.ROOT_NAME,
+    "DATASTORE_SYSROOT_LOCAL": _local,
+    "DATASTORE_SYSROOT_S3": _bucket,
+    "DATATOOLS_S3ROOT": _data,
+    "DEFAULT_DATASTORE": lambda settings: "s3" if _is_in_bucket(settings) else "local",
+    "DEFAULT_ENVIRONMENT": lambda _: "local",
+    "DEFAULT_METADATA": lambda _: "local",
+    "DEFAULT_SECRETS_BACKEND_TYPE": lambda settings: settings.default_secrets_backend_type,
+    "ECS_FARGATE_EXECUTION_ROLE": lambda settings: settings.batch_execution_role,
+    "ECS_S3_ACCESS_IAM_ROLE": lambda settings: settings.batch_job_role,
+    "KUBERNETES_CONTAINER_IMAGE": lambda settings: settings.kubernetes_image,
+    "KUBERNETES_NAMESPACE": lambda settings: settings.kubernetes_namespace,
+    "KUBERNETES_SERVICE_ACCOUNT": lambda settings: settings.kubernetes_service_account,
+    "S3_ENDPOINT_URL": lambda settings: settings.endpoint,
+    "USER": lambda _: current_user(),
+}
+__all__ = sorted(_VALUES)  # noqa: PLE0605  each is computed by __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VALUES:
+        return _VALUES[name](config.load_here())
+    if name.isupper():
+        raise ImportError(
+            f"k8sflow has no setting {name} of metaflow_config. It has {', '.join(__all__)}; `k8sflow config show` "
+            "prints all settings of k8sflow.",
+            name=__name__,
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,138 @@
+"""Locks the packages of a run's steps, and makes the environments of those that run here, before the run exists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from k8sflow.environments import local, resolve
+from k8sflow.environments.lock import Lock, LockedPackage
+from k8sflow.errors import DependencyError
+from k8sflow.executors.by_name import KUBERNETES, LOCAL
+from k8sflow.executors.environments import what_of
+from k8sflow.flow.decorators.base import Decoration
+from k8sflow.flow.decorators.pypi import Requested, requested
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.progress.console import Console, Tone
+from k8sflow.runtime.request import RunRequest, code_folder
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.records import RunRecord
+
+_AT_A_TIME = 8
+
+
+def lock_environments(
+    request: RunRequest,
+    definition: FlowDefinition,
+    placement: Placement,
+    store: ObjectStore,
+    console: Console,
+    origin: RunRecord | None = None,
+) -> dict[str, Lock]:
+    """The locks of the steps that have an environment of their own, by step.
+
+    Args:
+        request: The request of the user.
+        definition: The flow.
+        placement: Where the steps run.
+        store: The store in which the run will be.
+        console: Shows what takes time.
+        origin: The run that this one resumes: a step that asks for the same packages keeps its lock.
+
+    Raises:
+        DependencyError: Packages can't be resolved or installed.
+    """
+    if not request.has_environments:
+        return {}
+    added = definition.added(request.decorators)
+    found: dict[str, Lock] = {}
+    resolved: dict[tuple[Requested, str | None], Lock] = {}
+    steps = _requests(definition, added)
+    for step, wanted in steps.items():
+        where = _platform(step, placement)
+        if (wanted, where) not in resolved:
+            users = [other for other in steps if (steps[other], _platform(other, placement)) == (wanted, where)]
+            lock = _resolved(users, wanted, where, request, origin)
+            resolved[wanted, where] = _prepared(users, lock, where, request, store, console)
+        found[step] = resolved[wanted, where]
+    return found
+
+
+def _platform(step: str, placement: Placement) -> str | None:
+    """The platform of a step's environment as uv names it; None for that of this machine.
+
+    Raises:
+        DependencyError: Packages can't be installed where it runs.
+    """
+    where = placement.executor_of(step)
+    if where == LOCAL:
+        return None
+    if where != KUBERNETES:
+        raise DependencyError(
+            f"step {step} has @pypi and runs on AWS Batch, where packages can't be installed.",
+            advice="Build an image with them, name it by @batch(image=…), and write @pypi(disabled=True).",
+        )
+    architecture = (placement.pods[step].node_selector or {}).get("kubernetes.io/arch", "amd64")
+    return f"{'aarch64' if architecture == 'arm64' else 'x86_64'}-manylinux_2_28"
+
+
+def _prepared(
+    steps: list[str],
+    lock: Lock,
+    platform: str | None,
+    request: RunRequest,
+    store: ObjectStore,
+    console: Console,
+) -> Lock:
+    """The lock, once its environment exists here, or its wheels are in the bucket."""
+    if platform is None:
+        _make(steps, lock, code_folder(request.flow), console)
+        return lock
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it loads logging
+
+    from k8sflow.environments.wheels import fetched, stored_files  # noqa: PLC0415  it loads the client of HTTP
+
+    what = what_of(steps)
+    lock = replace(lock, files=stored_files(what, lock))
+    artifacts = ArtifactStore(store, request.definition.name)
+
+    def save(package: LockedPackage) -> None:
+        assert package.wheel is not None, "stored_files has refused the lock"
+        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel)])
+
+    console.say(f"Putting the {_counted(lock)} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        list(pool.map(save, lock.packages))
+    return lock
+
+
+def _make(steps: list[str], lock: Lock, folder: Path, console: Console) -> None:
+    """Makes the environment of some steps where it doesn't exist."""
+    note = f"Making the environment of {', '.join(steps)}: {_counted(lock)} …"
+    local.ensure(what_of(steps), lock, lambda: console.say(note, Tone.DIM, is_aside=True), folder)
+
+
+def _counted(lock: Lock) -> str:
+    count = len(lock.packages)
+    return f"{count} package{'' if count == 1 else 's'}"
+
+
+def _requests(definition: FlowDefinition, added: tuple[Decoration, ...]) -> dict[str, Requested]:
+    found = {}
+    for step in definition.graph.nodes:
+        wanted = requested(definition.decorations, definition.decorations_of(step, added))
+        if wanted is not None:
+            found[step] = wanted
+    return found
+
+
+def _resolved(
+    steps: list[str], wanted: Requested, platform: str | None, request: RunRequest, origin: RunRecord | None
+) -> Lock:
+    known = origin.environments.get(steps[0]) if origin is not None else None
+    if known is not None and not request.refresh_environments and resolve.answers(known, wanted, platform):
+        return known
+    folder = code_folder(request.flow)
+    return resolve.resolve(what_of(steps), wanted, folder, platform=platform, refresh=request.refresh_environments)

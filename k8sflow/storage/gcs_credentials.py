@@ -1,0 +1,149 @@
+"""Access tokens for Google Cloud Storage, from where Google's own tools find them.
+
+https://cloud.google.com/docs/authentication/application-default-credentials has the order. A pod gets its tokens from
+the metadata server, and a person's come from ``gcloud auth application-default login``: both need nothing but the
+standard library. Other kinds of credentials need the package google-auth.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from k8sflow.errors import AccessError
+
+_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_TOKENS = "https://oauth2.googleapis.com/token"
+_METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
+# The metadata server is on this machine, or nowhere.
+_METADATA_SECONDS = 5
+_SECONDS = 30
+# A token is replaced this long before its end, so that no request is sent with one that ends on the way.
+_EARLY_SECONDS = 120
+_ADVICE = (
+    f"Run `gcloud auth application-default login`, or name a file with credentials in {_FILE}; in pods, bind the "
+    "service account to one of Google's (workload identity)."
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token.
+
+    Args:
+        value: The token.
+        end: When it ends, in seconds since the epoch.
+    """
+
+    value: str
+    end: float
+
+    @property
+    def is_fresh(self) -> bool:
+        """True if it can be used for another request."""
+        return time.time() < self.end - _EARLY_SECONDS
+
+
+def find(environment: Mapping[str, str]) -> Callable[[], Token]:
+    """Finds the function that makes tokens for this process.
+
+    Args:
+        environment: The environment.
+
+    Raises:
+        AccessError: The file with credentials is missing or can't be read.
+    """
+    if (path := environment.get(_FILE, "")) and not Path(path).is_file():
+        raise AccessError(f"{_FILE} is {path!r}, and there is no such file.", advice=_ADVICE)
+    folder = environment.get("CLOUDSDK_CONFIG") or Path(environment.get("HOME") or "/", ".config", "gcloud")
+    found = Path(path) if path else Path(folder, "application_default_credentials.json")
+    if not found.is_file():
+        host = environment.get("GCE_METADATA_HOST") or "metadata.google.internal"
+        return lambda: _of_machine(host)
+    try:
+        document = json.loads(found.read_text(encoding="utf-8"))
+        kind = document["type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AccessError(f"{found} has no credentials of Google: {error}.", advice=_ADVICE) from error
+    if kind == "authorized_user":
+        return lambda: _of_person(document, found)
+    return _by_package(found, kind)
+
+
+def _of_machine(host: str) -> Token:
+    """The token of the machine's or the pod's service account."""
+    request = urllib.request.Request(f"http://{host}{_METADATA_PATH}", headers={"Metadata-Flavor": "Google"})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(request, timeout=_METADATA_SECONDS) as answer:
+            return _token(answer.read())
+    except (OSError, ValueError, KeyError) as error:
+        raise AccessError(
+            f"there are no credentials for Google Cloud Storage: there is no file with some, and the metadata server "
+            f"{host} has none ({error}).",
+            advice=_ADVICE,
+        ) from error
+
+
+def _of_person(document: Mapping[str, Any], file: Path) -> Token:
+    """A token of the person who has logged in."""
+    try:
+        fields = {name: document[name] for name in ("client_id", "client_secret", "refresh_token")}
+        body = urlencode({"grant_type": "refresh_token", **fields}).encode()
+        request = urllib.request.Request(document.get("token_uri") or _TOKENS, data=body)  # noqa: S310  as above
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            return _token(answer.read())
+    except urllib.error.HTTPError as error:
+        said = error.read().decode("utf-8", "replace")[:300]
+        raise AccessError(
+            f"Google refuses the credentials in {file}: {said}",
+            cause="They were revoked, or have expired.",
+            advice=_ADVICE,
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise AccessError(f"the credentials in {file} give no token: {error}.", advice=_ADVICE) from error
+
+
+def _token(answer: bytes) -> Token:
+    document = json.loads(answer)
+    return Token(document["access_token"], time.time() + float(document["expires_in"]))
+
+
+def _by_package(file: Path, kind: str) -> Callable[[], Token]:
+    """Returns a function that makes tokens by google-auth, for keys of service accounts and identities of other clouds.
+
+    Raises:
+        AccessError: The package is missing, or the file can't be used.
+    """
+    try:
+        import google.auth  # noqa: PLC0415  optional
+        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+        from google.auth.transport.urllib3 import Request  # noqa: PLC0415
+        from urllib3 import PoolManager  # noqa: PLC0415
+    except ImportError as error:
+        raise AccessError(
+            f"{file} has credentials of the type {kind}, which need the package google-auth: {error}.",
+            advice="Install it: pip install 'k8sflow[gcs]'. For pods, add it to the image, or use workload identity.",
+        ) from error
+    try:
+        credentials, _ = google.auth.load_credentials_from_file(str(file), scopes=[_SCOPE])
+    except GoogleAuthError as error:
+        raise AccessError(f"{file} can't be used: {error}", advice=_ADVICE) from error
+
+    def make() -> Token:
+        try:
+            credentials.refresh(Request(PoolManager()))
+        except GoogleAuthError as error:
+            raise AccessError(f"Google gives no token for {file}: {error}", advice=_ADVICE) from error
+        return Token(credentials.token, credentials.expiry.replace(tzinfo=timezone.utc).timestamp())
+
+    return make

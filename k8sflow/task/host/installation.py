@@ -1,0 +1,147 @@
+"""Installs a step's packages in its pod, from the wheels that the driver has put into the bucket."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import io
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+from k8sflow.environments.lock import Lock, StoredWheel
+from k8sflow.errors import DependencyError, StorageError
+from k8sflow.storage.artifacts import blob_key
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.written import get_written
+
+FOLDER = "environment"
+_AT_A_TIME = 8
+
+
+def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callable[[str], None]) -> Path:
+    """The interpreter in which a step runs: that of the image, if it has the packages, or that of a new environment.
+
+    Args:
+        step: The step.
+        lock: Its packages.
+        store: The bucket.
+        flow: The flow, among whose blobs the wheels are.
+        say: Takes a line for the log.
+
+    Raises:
+        DependencyError: The image has another Python.
+        StorageError: A wheel can't be read, or is damaged.
+    """
+    running = sys.version_info
+    version = f"{running.major}.{running.minor}.{running.micro}"
+    if not f"{version}.".startswith(f"{lock.python}."):
+        raise DependencyError(
+            f"the packages of step {step} are locked for Python {lock.python}, and the image has Python {version}.",
+            advice=f'Write @pypi(python="{running.major}.{running.minor}"), or use an image with Python {lock.python}.',
+        )
+    if all(_version(wheel.name) == wheel.version for wheel in lock.files):
+        return Path(sys.executable)
+    before = time.monotonic()
+    root = Path(FOLDER).absolute()
+    python = _new_environment(root)
+    site = root / "lib" / f"python{running.major}.{running.minor}" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "_k8sflow.pth").write_text(f"{Path(__file__).parents[3]}\n", encoding="utf-8")
+
+    def install(wheel: StoredWheel) -> None:
+        data = bytes(get_written(store, blob_key(flow, wheel.blob)))
+        if hashlib.sha256(data).hexdigest() != wheel.blob:
+            raise StorageError(f"the wheel {wheel.file} in {store.url} is damaged: its sha256 is another one.")
+        unpack(data, site, root / "bin")
+
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it loads logging
+
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        list(pool.map(install, lock.files))
+    count = len(lock.files)
+    say(f"installed {count} package{'' if count == 1 else 's'} in {time.monotonic() - before:.1f} s")
+    return python
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _new_environment(root: Path) -> Path:
+    """An environment without packages (https://docs.python.org/3/library/venv.html); its interpreter."""
+    base = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+    (root / "bin").mkdir(parents=True)
+    lines = [f"home = {os.path.dirname(base)}", "include-system-site-packages = false"]  # noqa: PTH120  a text
+    (root / "pyvenv.cfg").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name in ("python", "python3"):
+        (root / "bin" / name).symlink_to(base)
+    return root / "bin" / "python"
+
+
+def unpack(data: bytes, site: Path, scripts: Path) -> None:
+    """Installs a wheel (https://packaging.python.org/specifications/binary-distribution-format/).
+
+    Args:
+        data: The wheel.
+        site: The folder of packages.
+        scripts: The folder of programs.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for entry in archive.infolist():
+            if entry.is_dir():
+                continue
+            target = _target(PurePosixPath(entry.filename), site, scripts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content = archive.read(entry)
+            if target.parent == scripts and content.startswith(b"#!python"):
+                content = _first_line(scripts).encode() + content.partition(b"\n")[2]
+            target.write_bytes(content)
+            if target.parent == scripts or entry.external_attr >> 16 & 0o111:
+                target.chmod(0o755)
+            if target.name == "entry_points.txt" and target.parent.suffix == ".dist-info":
+                _write_programs(content.decode(), scripts)
+
+
+def _target(name: PurePosixPath, site: Path, scripts: Path) -> Path:
+    """The file into which an entry of a wheel is unpacked."""
+    if name.is_absolute() or ".." in name.parts:
+        raise StorageError(f"a wheel names a file outside of its folder: {name}.")
+    first, *rest = name.parts
+    if not first.endswith(".data") or not rest:
+        return site / name
+    kind, *inner = rest
+    if kind == "scripts":
+        return scripts.joinpath(*inner)
+    if kind in {"purelib", "platlib"}:
+        return site.joinpath(*inner)
+    return site.parents[2].joinpath(*(("include", *inner) if kind == "headers" else inner))
+
+
+def _write_programs(text: str, scripts: Path) -> None:
+    for name, module, attribute in _programs(text):
+        code = f"import sys\nfrom {module} import {attribute.partition('.')[0]}\nsys.exit({attribute}())\n"
+        (scripts / name).write_text(_first_line(scripts) + code, encoding="utf-8")
+        (scripts / name).chmod(0o755)
+
+
+def _first_line(scripts: Path) -> str:
+    return f"#!{scripts / 'python'}\n"
+
+
+def _programs(text: str) -> Iterator[tuple[str, str, str]]:
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # names are case-sensitive
+    parser.read_string(text)
+    for section in ("console_scripts", "gui_scripts"):
+        for name, value in parser.items(section) if parser.has_section(section) else ():
+            module, _, attribute = value.partition("[")[0].strip().partition(":")
+            if attribute:
+                yield name.strip(), module.strip(), attribute.strip()

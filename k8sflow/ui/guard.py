@@ -1,0 +1,119 @@
+"""Decides which requests are answered: those of a person who has the address that the command printed.
+
+A page of another site can send requests to this machine, and can make its own name lead here. So a request has to have
+this server's name in its Host header, must not come from another site, and needs the cookie that the printed address
+sets. Nothing but GET and HEAD is answered, and no page may load anything from elsewhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# A card may have scripts of its own. It gets neither this site's rights nor the reader's cookies, framed or not.
+CARD_POLICY = "sandbox allow-scripts allow-popups; frame-ancestors 'self'"
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_OPEN = "/open/"
+_READING = {"GET", "HEAD"}
+_WHO_ASKS = {"", "none", "same-origin"}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The outermost layer of the server.
+
+    Args:
+        app: The pages.
+        token: The secret in the printed address.
+        hosts: What the Host header may be: names with ports.
+        cookie: The name of the cookie.
+    """
+
+    app: ASGIApp
+    token: str
+    hosts: Collection[str]
+    cookie: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or passes it to the pages."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        answer = self._answer(scope["method"], scope["path"], Headers(scope=scope))
+        await (answer or self.app)(scope, receive, send_with_headers)
+
+    def _answer(self, method: str, path: str, headers: Headers) -> Response | None:
+        """The answer to a request that the pages don't get; None for others."""
+        if method not in _READING:
+            return PlainTextResponse("This server only reads.\n", 405, {"Allow": "GET, HEAD"})
+        if headers.getlist("host")[1:] or headers.get("host", "") not in self.hosts:
+            return PlainTextResponse("This server has another name. Open the address that it has printed.\n", 403)
+        if path.startswith(_OPEN):
+            return self._opened(path.removeprefix(_OPEN))
+        if headers.get("sec-fetch-site", "") not in _WHO_ASKS:
+            return PlainTextResponse("Another site asked for this page. Open it by its address.\n", 403)
+        if not self._has_cookie(headers):
+            return PlainTextResponse("Open the address that the command has printed: its token is missing.\n", 403)
+        return None
+
+    def _opened(self, rest: str) -> Response:
+        """Sets the cookie, and leads to the page whose path follows the token.
+
+        The browser doesn't send a strict cookie along a redirect from elsewhere, so a page leads on.
+        """
+        token, _, path = rest.partition("/")
+        if not self._is_token(token):
+            return PlainTextResponse("The token is wrong, or the server was started again since.\n", 403)
+        target = "/" + path.lstrip("/\\")
+        answer = HTMLResponse(_leading_to(target))
+        answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict", path="/")
+        return answer
+
+    def _has_cookie(self, headers: Headers) -> bool:
+        try:
+            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+        except CookieError:
+            return False
+        return found is not None and self._is_token(found.value)
+
+    def _is_token(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
+
+
+def _leading_to(target: str) -> str:
+    """A page that leads to another one of this server at once, without JavaScript.
+
+    Args:
+        target: The decoded path of the other one.
+    """
+    path = quote(target, safe="/")
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>k8sflow</title>'
+        f'<meta http-equiv="refresh" content="0; url={path}"></head>'
+        f'<body><p><a href="{path}">Continue</a></p></body></html>'
+    )

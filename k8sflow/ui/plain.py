@@ -1,0 +1,197 @@
+"""Reads a pickled value as data: no class is looked up, no module imported, and no function called.
+
+A pickle is a program that names classes and functions, and calls them. Here each name gives a class of this module
+that only remembers what it was called with. So Python's own containers, numbers and texts come out as they are, arrays
+as their numbers, and everything else as its name and its parts.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from k8sflow.errors import ArtifactError
+from k8sflow.storage.encoding import stored
+from k8sflow.storage.objects import Buffer
+
+# What is longer takes Python more than a second or two to read.
+MOST_STREAM_BYTES = 2 << 20
+_MOST_NUMBERS = 2_000
+_DEEPEST = 50
+_CODES = {
+    "f8": "d",
+    "f4": "f",
+    "f2": "e",
+    "i8": "q",
+    "i4": "i",
+    "i2": "h",
+    "i1": "b",
+    "u8": "Q",
+    "u4": "I",
+    "u2": "H",
+    "u1": "B",
+    "b1": "?",
+}
+_CONTAINERS = {"collections.OrderedDict": dict, "collections.defaultdict": dict, "collections.deque": list}
+
+
+class Part:
+    """A value of a class that was not loaded: its name, and what it was made from."""
+
+    name = ""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Part:  # noqa: PYI034  Python 3.10 has no Self
+        """Remembers the arguments."""
+        self = super().__new__(cls)
+        self.__dict__.update(arguments=(*arguments, *named.values()), state=None, items=[], pairs={})
+        return self
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    arguments: tuple[Any, ...]
+    state: Any
+    items: list[Any]
+    pairs: dict[Any, Any]
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__["state"] = state
+
+    def append(self, item: Any) -> None:
+        """Remembers an item, as of a list."""
+        self.items.append(item)
+
+    def extend(self, items: Sequence[Any]) -> None:
+        """Remembers items."""
+        self.items.extend(items)
+
+    add = append
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.pairs[key] = value
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+@dataclass(frozen=True)
+class Array:
+    """The numbers of an array of numpy.
+
+    Args:
+        dtype: Their type, as ``float64``'s ``f8``.
+        shape: The shape.
+        numbers: The first of them, in the order of rows.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    numbers: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        return f"array of {self.dtype}, shape {'×'.join(map(str, self.shape)) or 'none'}"
+
+
+def read_plain(data: Buffer, encoding: str, most: int | None = None) -> Any:
+    """The value of an artifact, with a ``Part`` for each object of a class.
+
+    Args:
+        data: The stored bytes.
+        encoding: Their encoding.
+        most: The length of the value before compression, if it is known.
+
+    Raises:
+        ArtifactError: It is too large, compressed in a way that can't be read here, or not a pickle.
+    """
+    try:
+        parts = stored(data, encoding, most)
+        compressed = parts.stream
+        if isinstance(compressed, bytes | bytearray | memoryview):
+            stream = bytes(compressed[: MOST_STREAM_BYTES + 1])
+        else:
+            stream = bytes(compressed.read(MOST_STREAM_BYTES + 1))
+    except (ValueError, struct.error) as error:
+        raise ArtifactError(f"it is not an artifact: {error}") from error
+    if len(stream) > MOST_STREAM_BYTES:
+        raise ArtifactError("it is too large to be shown.", advice="Load it in Python, with the client.")
+    try:
+        return plain_of(_Reader(io.BytesIO(stream), buffers=parts.buffers).load())
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ArtifactError(f"it can't be read as data: {type(error).__name__}: {error}") from error
+
+
+class _Reader(pickle._Unpickler):  # noqa: SLF001  the one in C reserves as much memory as a damaged pickle asks for
+    def find_class(self, module: str, name: str) -> Any:
+        """A class that remembers."""
+        return type("Part", (Part,), {"name": f"{module}.{name}"})
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Refuses: k8sflow writes none."""
+        raise pickle.UnpicklingError(f"an unknown reference {pid!r}")
+
+
+def plain_of(value: Any, depth: int = 0) -> Any:
+    """A value in which parts that are containers or arrays are replaced by their content."""
+    if depth > _DEEPEST:
+        return "…"
+    if isinstance(value, dict):
+        return {_key(key): plain_of(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_of(each, depth + 1) for each in value]
+    if not isinstance(value, Part):
+        return value
+    if value.name in _CONTAINERS:
+        return plain_of(value.pairs if _CONTAINERS[value.name] is dict else value.items, depth + 1)
+    return _array(value) or _fields(value, depth)
+
+
+def _key(key: Any) -> Any:
+    return key if isinstance(key, str | int | float | bool | None) else repr(key)
+
+
+def _fields(part: Part, depth: int) -> Any:
+    """The parts of a value of a class, under the name of the class."""
+    state = part.state
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # noqa: PLR2004  with __slots__
+        state = {**(state[0] or {}), **state[1]}
+    content: Any = state if state is not None else [each for each in part.arguments if not _is_class(each)]
+    content = part.pairs or part.items or content
+    return {part.name: plain_of(content, depth + 1)} if content else part
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, type)
+
+
+def _array(part: Part) -> Array | None:
+    """The array that a part is; None for any other value, and for an array of other things than numbers."""
+    name = part.name.replace("._core.", ".core.")
+    if name == "numpy.core.numeric._frombuffer":
+        data, dtype, shape, order = part.arguments[:4]
+        if order != "C" and len(shape) > 1:
+            return None
+    elif name == "numpy.core.multiarray._reconstruct" and isinstance(part.state, tuple):
+        _, shape, dtype, is_fortran, data = part.state
+        if is_fortran and len(shape) > 1:
+            return None
+    elif name == "numpy.core.multiarray.scalar":
+        (dtype, data), shape = part.arguments, ()
+    else:
+        return None
+    if not isinstance(data, bytes | bytearray | memoryview | pickle.PickleBuffer):
+        return None
+    return _numbers(memoryview(data).cast("B"), dtype, tuple(shape))
+
+
+def _numbers(data: memoryview, dtype: Part, shape: tuple[int, ...]) -> Array | None:
+    kind = dtype.arguments[0] if isinstance(dtype, Part) and dtype.arguments else ""
+    code = _CODES.get(kind)
+    if code is None:
+        return None
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and dtype.state[1:2] != ("|",) else "<"
+    order = order if order in {"<", ">"} else "<"
+    count = min(len(data) // struct.calcsize(code), _MOST_NUMBERS)
+    return Array(kind, shape, struct.unpack_from(f"{order}{count}{code}", data))
