@@ -109,7 +109,7 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
     def spin(task: str, **values: Any) -> RunEnd:
         from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
-        return spin(declared, text=task, **values)
+        return spin(declared, text=task, has_environments=before_command.has_environments(), **values)
 
     return click.Command(
         "spin",

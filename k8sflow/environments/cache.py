@@ -22,7 +22,9 @@ def folder(name: str) -> Path:
     Raises:
         DependencyError: It can't be made.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(root):  # noqa: PTH117  such a value has to be ignored (XDG Base Directory Specification)
+        root = os.path.expanduser("~/.cache")  # noqa: PTH111  Path.home raises where there is none
     found = Path(root, "k8sflow", name)
     try:
         found.mkdir(parents=True, exist_ok=True)

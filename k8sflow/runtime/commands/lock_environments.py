@@ -30,6 +30,7 @@ def lock_environments(
     store: ObjectStore,
     console: Console,
     origin: RunRecord | None = None,
+    only: str | None = None,
 ) -> dict[str, Lock]:
     """The locks of the steps that have an environment of their own, by step.
 
@@ -40,6 +41,7 @@ def lock_environments(
         store: The store in which the run will be.
         console: Shows what takes time.
         origin: The run that this one resumes: a step that asks for the same packages keeps its lock.
+        only: The step that is to run; None for all.
 
     Raises:
         DependencyError: Packages can't be resolved or installed.
@@ -49,7 +51,7 @@ def lock_environments(
     added = definition.added(request.decorators)
     found: dict[str, Lock] = {}
     resolved: dict[tuple[Requested, str | None], Lock] = {}
-    steps = _requests(definition, added)
+    steps = {step: found for step, found in _requests(definition, added).items() if only in {None, step}}
     for step, wanted in steps.items():
         where = _platform(step, placement)
         if (wanted, where) not in resolved:
@@ -100,7 +102,7 @@ def _prepared(
 
     def save(package: LockedPackage) -> None:
         assert package.wheel is not None, "stored_files has refused the lock"
-        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel)])
+        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, code_folder(request.flow))])
 
     console.say(f"Putting the {_counted(lock)} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -132,7 +134,7 @@ def _resolved(
     steps: list[str], wanted: Requested, platform: str | None, request: RunRequest, origin: RunRecord | None
 ) -> Lock:
     known = origin.environments.get(steps[0]) if origin is not None else None
-    if known is not None and not request.refresh_environments and resolve.answers(known, wanted, platform):
-        return known
     folder = code_folder(request.flow)
+    if known is not None and not request.refresh_environments and resolve.answers(known, wanted, folder, platform):
+        return known
     return resolve.resolve(what_of(steps), wanted, folder, platform=platform, refresh=request.refresh_environments)
