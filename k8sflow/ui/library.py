@@ -99,6 +99,8 @@ class Library:
     def __init__(self, stores: Sequence[ObjectStore]) -> None:
         self.stores = tuple(stores)
         self._lock = threading.Lock()
+        self._listing = threading.Lock()
+        self._error: K8sflowError | None = None
         self._rows: list[RunRow] = []
         self._read_at = float("-inf")
         self._known: dict[tuple[str, str], tuple[object, RunRow]] = {}
@@ -116,10 +118,16 @@ class Library:
         Raises:
             StorageError: A store can't be read.
         """
-        with self._lock:
+        with self._listing:  # a store that fails slowly is asked once for all who wait
             if time.monotonic() - self._read_at >= self.poll_seconds:
-                self._rows = self._listed()
+                self._error = None
+                try:
+                    self._rows = self._listed()
+                except K8sflowError as error:
+                    self._error = error
                 self._read_at = time.monotonic()
+            if self._error is not None:
+                raise self._error.with_traceback(None)
             return self._rows
 
     def _listed(self) -> list[RunRow]:
