@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from k8sflow.client import Flow, Run
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import K8sflowError, NotFoundError
 from k8sflow.runtime.lookup import Runs, flow_names
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RunStore
@@ -189,6 +189,17 @@ class Library:
             while len(self._readers) > _KEPT_READERS:
                 self._readers.popitem(last=False)
         return found
+
+    def has_ended(self, flow: str, run: str) -> bool:
+        """True if nothing more is to be expected of a run, or it was deleted; False if that can't be found out."""
+        try:
+            reader = self.reader(flow, run)
+            reader.poll()
+        except NotFoundError:
+            return True
+        except K8sflowError:
+            return False
+        return reader.has_ended and not reader.error
 
     def beside(self, flow: str, run: str) -> tuple[str | None, str | None]:
         """The ids of the runs of the same flow before and after a run, among those listed last."""
