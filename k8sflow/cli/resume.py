@@ -67,6 +67,8 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
         context = click.get_current_context()
         with errors_shown():
             request = run_options.request(declared, values)
+            if dry_run:
+                run_options.refuse_page(request)
             given = [
                 key.removeprefix("parameter_")
                 for key in values

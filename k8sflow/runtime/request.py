@@ -38,6 +38,7 @@ class RunRequest:
         namespace: The tag by which the run's tasks look for runs; None for that of the user.
         is_detached: Whether the controller in the cluster is to see to the run.
         is_traced: Whether the times of tasks are recorded, for ``timeline``.
+        has_page: Whether the run's page is opened in the browser.
         has_environments: Whether steps with @pypi run in environments of their own.
         refresh_environments: Whether their packages are resolved again, whatever is locked.
         asked_at: When the user asked, by time.monotonic().
@@ -58,6 +59,7 @@ class RunRequest:
     namespace: str | None = None
     is_detached: bool = False
     is_traced: bool = False
+    has_page: bool = False
     has_environments: bool = True
     refresh_environments: bool = False
     asked_at: float = field(default_factory=time.monotonic)
