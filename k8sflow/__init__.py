@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.batch import batch
     from k8sflow.flow.decorators.card import card
     from k8sflow.flow.decorators.catch import catch
+    from k8sflow.flow.decorators.conda import conda, conda_base
     from k8sflow.flow.decorators.environment import environment
     from k8sflow.flow.decorators.exit_hook import exit_hook
     from k8sflow.flow.decorators.kubernetes import kubernetes, resources
@@ -183,6 +184,8 @@ _HOMES = {
     "batch": "k8sflow.flow.decorators.batch",
     "card": "k8sflow.flow.decorators.card",
     "catch": "k8sflow.flow.decorators.catch",
+    "conda": "k8sflow.flow.decorators.conda",
+    "conda_base": "k8sflow.flow.decorators.conda",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
     "default_metadata": "k8sflow.client",
@@ -283,6 +286,8 @@ __all__ = [
     "batch",
     "card",
     "catch",
+    "conda",
+    "conda_base",
     "config_expr",
     "current",
     "default_metadata",

@@ -22,6 +22,8 @@ _BUILT_IN = {
     "batch": "k8sflow.flow.decorators.batch:batch",
     "card": "k8sflow.flow.decorators.card:card",
     "catch": "k8sflow.flow.decorators.catch:catch",
+    "conda": "k8sflow.flow.decorators.conda:conda",
+    "conda_base": "k8sflow.flow.decorators.conda:conda_base",
     "environment": "k8sflow.flow.decorators.environment:environment",
     "exit_hook": "k8sflow.flow.decorators.exit_hook:exit_hook",
     "kubernetes": "k8sflow.flow.decorators.kubernetes:kubernetes",

@@ -10,6 +10,7 @@ from k8sflow.environments.lock import Lock, LockedPackage
 from k8sflow.errors import DependencyError
 from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.executors.environments import what_of
+from k8sflow.flow.decorators import conda
 from k8sflow.flow.decorators.base import Decoration
 from k8sflow.flow.decorators.pypi import Requested, requested
 from k8sflow.flow.definition import FlowDefinition
@@ -45,6 +46,7 @@ def lock_environments(
 
     Raises:
         DependencyError: Packages can't be resolved or installed.
+        FlowDefinitionError: A step has ``@conda``.
     """
     if not request.has_environments:
         return {}
@@ -124,7 +126,9 @@ def _counted(lock: Lock) -> str:
 def _requests(definition: FlowDefinition, added: tuple[Decoration, ...]) -> dict[str, Requested]:
     found = {}
     for step in definition.graph.nodes:
-        wanted = requested(definition.decorations, definition.decorations_of(step, added))
+        decorations = definition.decorations_of(step, added)
+        conda.refuse(step, definition.decorations, decorations)
+        wanted = requested(definition.decorations, decorations)
         if wanted is not None:
             found[step] = wanted
     return found
