@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.cache import cache
     from k8sflow.flow.decorators.card import card
     from k8sflow.flow.decorators.catch import catch
+    from k8sflow.flow.decorators.conda import conda, conda_base
     from k8sflow.flow.decorators.environment import environment
     from k8sflow.flow.decorators.exit_hook import exit_hook
     from k8sflow.flow.decorators.kubernetes import kubernetes, resources
@@ -185,6 +186,8 @@ _HOMES = {
     "cache": "k8sflow.flow.decorators.cache",
     "card": "k8sflow.flow.decorators.card",
     "catch": "k8sflow.flow.decorators.catch",
+    "conda": "k8sflow.flow.decorators.conda",
+    "conda_base": "k8sflow.flow.decorators.conda",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
     "default_metadata": "k8sflow.client",
@@ -286,6 +289,8 @@ __all__ = [
     "cache",
     "card",
     "catch",
+    "conda",
+    "conda_base",
     "config_expr",
     "current",
     "default_metadata",

@@ -5,7 +5,6 @@ from __future__ import annotations
 _INTERNAL = "It is a part of Metaflow's own code; k8sflow's is another."
 _PACKAGES = "Write @pypi and @pypi_base, with the names that the packages have on PyPI (docs/environments.md)."
 _INSTEAD = {
-    **dict.fromkeys(("conda", "conda_base"), _PACKAGES),
     **dict.fromkeys(
         ("conda_environment_yml_parser", "pyproject_toml_parser", "requirements_txt_parser"),
         _PACKAGES,

@@ -48,6 +48,7 @@ _VALUES: dict[str, Callable[[Settings], Any]] = {
     "KUBERNETES_NAMESPACE": lambda settings: settings.kubernetes_namespace,
     "KUBERNETES_SERVICE_ACCOUNT": lambda settings: settings.kubernetes_service_account,
     "S3_ENDPOINT_URL": lambda settings: settings.endpoint,
+    "UI_URL": lambda _: None,  # as where no Metaflow UI is deployed
     "USER": lambda _: current_user(),
 }
 __all__ = sorted(_VALUES)  # noqa: PLE0605  each is computed by __getattr__

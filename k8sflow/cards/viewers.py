@@ -92,7 +92,10 @@ def plain_value(value: Any, room: list[int], depth: int) -> Any:
         return f"… {len(value):,} items"
     if isinstance(value, dict):
         return _Cut(
-            {str(key): plain_value(each, room, depth + 1) for key, each in islice(value.items(), _MOST_ITEMS)},
+            {
+                shortened(str(key), 1_000): plain_value(each, room, depth + 1)
+                for key, each in islice(value.items(), _MOST_ITEMS)
+            },
             len(value),
         )
     if isinstance(value, list | tuple | set | frozenset):

@@ -90,7 +90,8 @@ def refuse_misplaced(context: click.Context) -> None:
     """
     command = context.invoked_subcommand
     for key, option in ((_WITH, "--with"), (_NAMESPACE, "--namespace"), (_ENVIRONMENT, "--environment local")):
-        if context.meta.get(key) and command not in _STARTING:
+        accepted = {*_STARTING, "spin"} if key == _ENVIRONMENT else _STARTING
+        if context.meta.get(key) and command not in accepted:
             raise click.UsageError(f"{option} is an option of run and resume, and {command} starts no run.", context)
 
 
@@ -100,8 +101,13 @@ def added_to(values: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(values)
     given["decorators"] = (*meta.get(_WITH, ()), *given["decorators"])
     given["namespace"] = given["namespace"] or meta.get(_NAMESPACE)
-    given["has_environments"] = not meta.get(_ENVIRONMENT)
+    given["has_environments"] = has_environments()
     return given
+
+
+def has_environments() -> bool:
+    """True unless ``--environment=local`` was given."""
+    return not click.get_current_context().meta.get(_ENVIRONMENT)
 
 
 def terminal() -> Terminal:

@@ -173,6 +173,7 @@ def _run_command(definition: FlowDefinition) -> click.Command:
         with errors_shown():
             request = run_options.with_defaults(run_options.request(definition, values))
             if is_dry_run:
+                run_options.refuse_page(request)
                 from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
 
                 click.echo(manifests(request), nl=False)

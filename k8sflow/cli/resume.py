@@ -67,6 +67,8 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
         context = click.get_current_context()
         with errors_shown():
             request = run_options.request(declared, values)
+            if dry_run:
+                run_options.refuse_page(request)
             given = [
                 key.removeprefix("parameter_")
                 for key in values
@@ -109,7 +111,7 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
     def spin(task: str, **values: Any) -> RunEnd:
         from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
-        return spin(declared, text=task, **values)
+        return spin(declared, text=task, has_environments=before_command.has_environments(), **values)
 
     return click.Command(
         "spin",

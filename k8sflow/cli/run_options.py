@@ -48,6 +48,7 @@ def options() -> list[click.Parameter]:
             envvar="K8SFLOW_TRACE",
             help="Record when each task was submitted, started and committed, for the command timeline.",
         ),
+        _page(),
         click.Option(
             ["--no-cache", "without_cache"],
             is_flag=True,
@@ -70,6 +71,14 @@ def options() -> list[click.Parameter]:
             help="Detach: let the controller in the cluster drive the run, and return. Needs --with kubernetes.",
         ),
     ]
+
+
+def _page() -> click.Option:
+    return click.Option(
+        ["--ui", "has_page"],
+        is_flag=True,
+        help="Open the run's page in the browser, and serve it until a minute after the end. Needs k8sflow[ui].",
+    )
 
 
 def _identity() -> list[click.Parameter]:
@@ -111,3 +120,13 @@ def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest
     if (megabytes := others.pop("max_log_size", None)) is not None:
         settings = replace(settings, log_limit_mb=str(megabytes))
     return RunRequest(definition=definition, settings=settings, values=given, **others, **project)
+
+
+def refuse_page(request: RunRequest) -> None:
+    """Refuses ``--ui`` beside ``--dry-run``.
+
+    Raises:
+        UsageError: Both were given.
+    """
+    if request.has_page:
+        raise click.UsageError("--dry-run starts no run that --ui could show.")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
 import click
 
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import ConfigurationError
 
+_COMPANION_SECONDS = 60.0
 _HELP = """Show the runs in the browser: live, with the output, artifacts and cards of their tasks.
 
 The server only reads, and listens on this machine only, at an address with a random token. Needs k8sflow[ui].
@@ -32,11 +39,12 @@ def command(scope: Scope) -> click.Command:
             metavar="MINUTES",
             help="End after so many minutes without a request.",
         ),
+        click.Option(["--until-end", "is_companion"], is_flag=True, hidden=True),
     ]
 
-    def callback(run: str | None, port: int, is_quiet: bool, may_unpickle: bool, idle_minutes: float | None) -> None:  # noqa: FBT001  click calls by name
+    def callback(run: str | None, idle_minutes: float | None, **options: Any) -> None:
         with errors_shown():
-            serve(scope, run, port=port, is_quiet=is_quiet, may_unpickle=may_unpickle, idle_minutes=idle_minutes)
+            serve(scope, run, idle_seconds=None if idle_minutes is None else idle_minutes * 60, **options)
 
     return click.Command(
         "ui", callback=callback, params=options, short_help="Show the runs in the browser.", help=_HELP
@@ -44,9 +52,19 @@ def command(scope: Scope) -> click.Command:
 
 
 def serve(
-    scope: Scope, run: str | None, *, port: int, is_quiet: bool, may_unpickle: bool, idle_minutes: float | None
+    scope: Scope,
+    run: str | None,
+    *,
+    port: int = 0,
+    is_quiet: bool = False,
+    may_unpickle: bool = False,
+    idle_seconds: float | None = None,
+    is_companion: bool = False,
 ) -> None:
     """Serves the pages until the process is interrupted.
+
+    With ``is_companion`` it serves a run that was just started: it ends a minute after that was looked at last, but not
+    before the run, and its output ends with the address.
 
     Raises:
         ConfigurationError: The packages of k8sflow[ui] are missing.
@@ -63,18 +81,42 @@ def serve(
             advice="pip install 'k8sflow[ui]'",
         ) from error
     path = "/"
+    may_end: Callable[[], bool] | None = None
+    library = Library(scope.stores())
     if run is not None:
         found = scope.run(run)
-        path = address_of_run(found.run_store.flow, found.id)
+        name = found.run_store.flow, found.id
+        path = address_of_run(*name)
+        if is_companion:
+            may_end, idle_seconds = (lambda: library.has_ended(*name)), _COMPANION_SECONDS
     elif scope.flow is not None:
-        path = f"/?flow={scope.flow}"
+        path = f"/?flow={quote(scope.flow)}"
     try:
-        server = UiServer(Ui(Library(scope.stores()), may_unpickle), port, idle_minutes and idle_minutes * 60)
+        server = UiServer(Ui(library, may_unpickle), port, idle_seconds, may_end)
     except OSError as error:
         raise click.ClickException(
             f"Port {port} can't be used: {error.strerror}. Choose another one by --port."
         ) from error
-    click.echo(server.url(path))
-    if not is_quiet:
-        click.launch(server.url(path))
+    _say(server.url(path), is_quiet=is_quiet, is_companion=is_companion)
     server.serve()
+
+
+def _say(url: str, *, is_quiet: bool, is_companion: bool) -> None:
+    click.echo(url)
+    if is_companion:
+        _end_output()
+    if not is_quiet and _has_screen():
+        click.launch(url)
+
+
+def _end_output() -> None:
+    """Closes the output for the process that waits for its end; a browser that writes something there must not fail."""
+    sys.stdout.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _has_screen() -> bool:
+    """False where a browser could only be one in the terminal, or an error there."""
+    return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))

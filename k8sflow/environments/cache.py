@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,9 @@ def folder(name: str) -> Path:
     Raises:
         DependencyError: It can't be made.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(root):  # noqa: PTH117  such a value has to be ignored (XDG Base Directory Specification)
+        root = os.path.expanduser("~/.cache")  # noqa: PTH111  Path.home raises where there is none
     found = Path(root, "k8sflow", name)
     try:
         found.mkdir(parents=True, exist_ok=True)
@@ -62,6 +64,9 @@ def write(file: Path, data: bytes) -> None:
 def locked(file: Path) -> Iterator[None]:
     """Holds a lock among processes until the block ends; the kernel releases that of one that dies.
 
+    On Windows, which only resolves and downloads for pods, two processes may do the same work: what they make appears
+    under its name at once and is the same.
+
     Raises:
         DependencyError: The file of the lock can't be written.
     """
@@ -70,5 +75,8 @@ def locked(file: Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(file, error) from error
     with contextlib.closing(stream):
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        if sys.platform != "win32":
+            import fcntl  # noqa: PLC0415  not on Windows
+
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield

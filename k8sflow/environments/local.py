@@ -66,15 +66,19 @@ def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, set
 
 
 def _folder(lock: Lock) -> Path:
-    """The folder of an environment, also named after the k8sflow that it leads to."""
-    name = hashlib.sha256(f"{lock.id} {runtime.folder()}".encode()).hexdigest()[:24]
+    """The folder of an environment, also named after the k8sflow and the interpreter that it leads to."""
+    own = os.path.realpath(sys.executable) if _is_own(lock) else ""
+    name = hashlib.sha256(f"{lock.id} {runtime.folder()} {own}".encode()).hexdigest()[:24]
     return cache.folder(ENVIRONMENTS) / name
 
 
+def _is_own(lock: Lock) -> bool:
+    """True if the environment has the Python of this process."""
+    return bool(sys.executable) and "{}.{}".format(*sys.version_info) == lock.python
+
+
 def _make(what: str, lock: Lock, made: Path, here: Path) -> None:
-    running = sys.version_info
-    is_own = f"{running.major}.{running.minor}" == lock.python
-    version = sys.executable if is_own and sys.executable else lock.python
+    version = sys.executable if _is_own(lock) else lock.python
     uv.call(what, ["venv", "--quiet", "--relocatable", "--no-project", f"--python={version}", str(made)], here)
     (made / "pylock.toml").write_text(lock.text, encoding="utf-8")
     if lock.packages:

@@ -38,11 +38,13 @@ class LockedPackage:
         name: Its name, normalized.
         version: Its version; empty for a folder or a repository whose version the build decides.
         wheel: Its wheel; None for a package that has to be built.
+        is_direct: Whether it was named by a file or an address: its version may say nothing of its content.
     """
 
     name: str
     version: str
     wheel: Wheel | None
+    is_direct: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class StoredWheel:
         version: Its version.
         file: The name of the wheel's file.
         blob: Its sha256, under which it is stored.
+        is_direct: Whether it was named by a file or an address: its version may say nothing of its content.
     """
 
     name: str
     version: str
     file: str
     blob: str
+    is_direct: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,9 @@ def _packages(document: Mapping[str, Any]) -> Iterator[LockedPackage]:
     for package in document.get("packages", ()):
         files = [*package.get("wheels", ()), *([package["archive"]] if "archive" in package else ())]
         found = [wheel for wheel in map(_wheel, files) if wheel.name.endswith(".whl")]
-        yield LockedPackage(package["name"], package.get("version", ""), found[0] if found else None)
+        yield LockedPackage(
+            package["name"], package.get("version", ""), found[0] if found else None, "archive" in package
+        )
 
 
 def _wheel(file: Mapping[str, Any]) -> Wheel:

@@ -32,8 +32,10 @@ def prune(days: int) -> tuple[int, int]:
         with cache.locked(folder.with_name(f"{name}.lock")):  # nobody is creating it
             if folder.exists():
                 size += sum(_sizes(folder))
-                shutil.rmtree(folder, ignore_errors=True)
                 count += not folder.name.endswith(".tmp")
+                remains = folder.with_name(f"{name}.{os.getpid()}.pruned.tmp")
+                folder.rename(remains)  # at once: one that is half removed would be taken for a complete one
+                shutil.rmtree(remains, ignore_errors=True)
     for wheel in cache.folder("wheels").iterdir():
         if not days or wheel.stat().st_mtime <= before:
             size += wheel.stat().st_size

@@ -25,6 +25,10 @@ _IRRELEVANT = frozenset(
     {"UV_CACHE_DIR", "UV_LINK_MODE", "UV_NO_PROGRESS", "UV_CONCURRENT_DOWNLOADS", "UV_HTTP_TIMEOUT"}
 )
 _FILES = ("uv.toml", "pyproject.toml")
+_PATH = re.compile(r'(\bpath = )("(?:[^"\\]|\\.)*")')
+_CREDENTIALS = re.compile(r"(https?://)[^/@\s\"'?#]+@")
+# Folders inside of a package's folder that its wheel doesn't depend on.
+_NOT_SOURCE = frozenset({".git", ".venv", "__pycache__", "build", "dist"})
 _SETTINGS = re.compile(rb"^\s*\[+\s*tool\.uv\b", re.MULTILINE)
 
 
@@ -34,8 +38,9 @@ def python_of(requested: Requested) -> str:
 
 
 def host_platform() -> str:
-    """The name of this machine's platform."""
-    return sysconfig.get_platform()
+    """The name of this machine's platform, with its C library: wheels for glibc don't run with musl."""
+    library = sysconfig.get_config_var("SOABI") or ""
+    return f"{sysconfig.get_platform()}{'-musl' if library.endswith('musl') else ''}"
 
 
 def resolve(
@@ -53,6 +58,7 @@ def resolve(
     Raises:
         DependencyError: It can't be resolved.
     """
+    _refuse_credentials(what, requested)
     file = cache.folder("locks") / f"{_key(requested, folder, platform)}.json"
     if not refresh and (known := _known(file)) is not None:
         return known
@@ -69,15 +75,52 @@ def resolve(
             uv.call(what, arguments, folder, "".join(f"{line}\n" for line in requested.requirements))
         except DependencyError as error:
             raise _with_own_needs(error, requested) from error
-        lock = Lock(requested.requirements, python, platform or host_platform(), output.read_text(encoding="utf-8"))
+        text = portable(output.read_text(encoding="utf-8"), Path(os.path.realpath(made))) + _folders(requested, folder)
+        lock = Lock(requested.requirements, python, platform or host_platform(), text)
     cache.write(file, json.dumps(lock.to_document()).encode())
     return lock
 
 
-def answers(lock: Lock, requested: Requested, platform: str | None) -> bool:
-    """True if a lock is that of a request, so that a resumed run can keep it."""
+def answers(lock: Lock, requested: Requested, folder: Path, platform: str | None) -> bool:
+    """True if a lock is that of a request, so that a resumed run can keep it.
+
+    Args:
+        lock: The lock.
+        requested: The request.
+        folder: The flow's folder.
+        platform: As in ``resolve``.
+
+    Raises:
+        DependencyError: A file or folder from which a package is installed can't be read.
+    """
     wanted = (requested.requirements, python_of(requested), platform or host_platform())
-    return (lock.requirements, lock.python, lock.platform) == wanted
+    same = (lock.requirements, lock.python, lock.platform) == wanted
+    return same and lock.text.endswith(_folders(requested, folder))
+
+
+def portable(text: str, folder: Path) -> str:
+    """A lock that doesn't depend on where it is, and holds no credentials: it is recorded with the run.
+
+    Args:
+        text: The lock, as uv has written it.
+        folder: Where it was written, without symbolic links.
+    """
+
+    def absolute(found: re.Match[str]) -> str:
+        return f"{found[1]}{json.dumps(os.path.normpath(folder / json.loads(found[2])), ensure_ascii=False)}"
+
+    text = _PATH.sub(absolute, text)
+    return _CREDENTIALS.sub(lambda found: found[1], text)
+
+
+def _refuse_credentials(what: str, requested: Requested) -> None:
+    for line in requested.requirements:
+        if _CREDENTIALS.search(line):
+            name = line.partition(" @ ")[0]
+            raise DependencyError(
+                f"{what} can't be locked: the address of {name} has credentials, which would be recorded with the run.",
+                advice="Write it without them. uv takes them from ~/.netrc, a keyring or `uv auth login`.",
+            )
 
 
 def _with_own_needs(error: DependencyError, requested: Requested) -> DependencyError:
@@ -104,6 +147,7 @@ def _key(requested: Requested, folder: Path, platform: str | None) -> str:
         "requirements": requested.requirements,
         "python": python_of(requested),
         "platform": platform or host_platform(),
+        "implementation": sysconfig.get_config_var("SOABI"),
         "constraints": constraints(),
         "settings": settings,
         "file": _settings_file(folder),
@@ -114,32 +158,67 @@ def _key(requested: Requested, folder: Path, platform: str | None) -> str:
 
 def _settings_file(folder: Path) -> str:
     """The content of the file with uv's settings for a folder: the nearest uv.toml, or pyproject.toml with some."""
-    named = os.environ.get("UV_CONFIG_FILE")
-    files = [Path(named)] if named else [parent / name for parent in (folder, *folder.parents) for name in _FILES]
-    for file in files:
-        try:
-            data = file.read_bytes()
-        except OSError:
-            continue
-        if file.name != "pyproject.toml" or _SETTINGS.search(data):
-            return hashlib.sha256(data).hexdigest()
-    return ""
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in settings_files(folder))).hexdigest()
 
 
-def _local_sources(requested: Requested, folder: Path) -> Mapping[str, tuple[int, int]]:
-    """The sizes and times of the wheels and archives that are named by a path."""
-    found = {}
+def settings_files(folder: Path) -> list[Path]:
+    """The files that hold uv's settings for a folder, the most important one first.
+
+    Args:
+        folder: The flow's folder.
+    """
+    if os.environ.get("UV_NO_CONFIG", "").lower() in {"1", "true", "yes", "on"}:
+        return []
+    if named := os.environ.get("UV_CONFIG_FILE"):
+        return [file for file in [Path(named)] if file.is_file()]
+    users = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111  without a home, "~"
+    nearest = [parent / name for parent in (folder, *folder.parents) for name in _FILES]
+    return [
+        *[file for file in nearest if _has_settings(file)][:1],
+        *(file for file in (Path(users, "uv", "uv.toml"), Path("/etc/uv/uv.toml")) if _has_settings(file)),
+    ]
+
+
+def _has_settings(file: Path) -> bool:
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return False
+    return file.name != "pyproject.toml" or _SETTINGS.search(data) is not None
+
+
+def _local_sources(requested: Requested, folder: Path) -> Mapping[str, Any]:
+    """The sizes and times of the wheels, archives and folders that are named by a path."""
+    found: dict[str, Any] = {}
     for line in requested.requirements:
-        _, _, source = line.partition(" @ ")
+        name, _, source = line.partition(" @ ")
         if source and "://" not in source.removeprefix("file://"):
             path = folder / source.removeprefix("file://")
             try:
                 status = path.stat()
+                found[source] = _inside(path) if path.is_dir() else (status.st_size, status.st_mtime_ns)
             except OSError as error:
-                name = line.partition(" @ ")[0]
                 raise DependencyError(
                     f"{name} is to be installed from {path}, which can't be read: {error.strerror}.",
                     advice="A relative path starts at the folder of the flow's file.",
                 ) from error
-            found[source] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+def _inside(path: Path) -> list[tuple[str, int, int]]:
+    """The files in a package's folder, whose own time says nothing of those further inside."""
+    found = []
+    for root, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if name not in _NOT_SOURCE and not name.endswith(".egg-info"))
+        for name in sorted(names):
+            file = Path(root, name)
+            status = file.lstat()
+            found.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _folders(requested: Requested, folder: Path) -> str:
+    """A line for a lock whose packages come from folders: other content is another lock, and another environment."""
+    sources = _local_sources(requested, folder)
+    inside = {source: files for source, files in sources.items() if isinstance(files, list)}
+    return f"# folders: {hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""

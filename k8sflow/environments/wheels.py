@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import netrc
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from k8sflow.environments import cache
+from k8sflow.environments import cache, credentials
 from k8sflow.environments.lock import Lock, LockedPackage, StoredWheel, Wheel
 from k8sflow.errors import DependencyError
 
@@ -38,15 +37,16 @@ def _stored(what: str, package: LockedPackage) -> StoredWheel:
             cause="A pod compiles nothing. Packages from git, folders and source archives have to be built first.",
             advice="Build its wheel with `uv build --wheel`, and name the file: {'NAME': './dist/NAME-1.0-….whl'}",
         )
-    return StoredWheel(package.name, package.version, wheel.name, wheel.sha256)
+    return StoredWheel(package.name, package.version, wheel.name, wheel.sha256, package.is_direct)
 
 
-def fetched(what: str, wheel: Wheel) -> bytes:
+def fetched(what: str, wheel: Wheel, folder: Path) -> bytes:
     """The content of a wheel, from the cache or from where the lock says that it is.
 
     Args:
         what: The environment, as the subject of an error.
         wheel: The wheel.
+        folder: The flow's folder, from which uv looks for its settings.
 
     Raises:
         DependencyError: It can't be fetched, or is not the one that was locked.
@@ -55,14 +55,14 @@ def fetched(what: str, wheel: Wheel) -> bytes:
     try:
         data = kept.read_bytes()
     except OSError:
-        data = _read(what, wheel)
+        data = _read(what, wheel, folder)
         _verify(what, wheel, data)
         cache.write(kept, data)
         return data
     if hashlib.sha256(data).hexdigest() == wheel.sha256:
         return data
     kept.unlink(missing_ok=True)
-    return fetched(what, wheel)
+    return fetched(what, wheel, folder)
 
 
 def _verify(what: str, wheel: Wheel, data: bytes) -> None:
@@ -75,12 +75,12 @@ def _verify(what: str, wheel: Wheel, data: bytes) -> None:
         )
 
 
-def _read(what: str, wheel: Wheel) -> bytes:
+def _read(what: str, wheel: Wheel, folder: Path) -> bytes:
     parts = urllib.parse.urlsplit(wheel.url)
     try:
         if parts.scheme == "file":
             return Path(urllib.parse.unquote(parts.path)).read_bytes()
-        with urllib.request.urlopen(_request(parts), timeout=_SECONDS) as answer:  # noqa: S310  an index is http
+        with urllib.request.urlopen(_request(parts, folder), timeout=_SECONDS) as answer:  # noqa: S310  an index is http
             data: bytes = answer.read()
             return data
     except (OSError, ValueError) as error:
@@ -88,21 +88,15 @@ def _read(what: str, wheel: Wheel) -> bytes:
         raise DependencyError(
             f"{what} can't be fetched: {where}: {error}",
             cause="The run's driver puts the wheels into the bucket, from where pods install them.",
-            advice="Look at the network. Credentials of an index are taken from its URL and from ~/.netrc.",
+            advice="Look at the network, and at the credentials of the index (docs/environments.md).",
         ) from error
 
 
-def _request(parts: urllib.parse.SplitResult) -> urllib.request.Request:
+def _request(parts: urllib.parse.SplitResult, folder: Path) -> urllib.request.Request:
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     request = urllib.request.Request(urllib.parse.urlunsplit(bare))  # noqa: S310  as above
-    user, password = parts.username, parts.password or ""
-    if user is None and parts.hostname:
-        try:
-            entry = netrc.netrc().authenticators(parts.hostname)
-        except (OSError, netrc.NetrcParseError):
-            entry = None
-        user, password = (entry[0], entry[2] or "") if entry else (None, "")
-    if user is not None:
-        pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}"
-        request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    if (found := credentials.of(parts, folder)) is not None:
+        value = base64.b64encode(":".join(found).encode()).decode()
+        # Not to the bucket to which an index may redirect, which would refuse it, and has no need to know it.
+        request.add_unredirected_header("Authorization", f"Basic {value}")
     return request

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RESERVED_OPTIONS = frozenset({
     "params", "with", "tag", "namespace", "obj", "tags", "decospecs", "run-id-file", "max-num-splits", "max-workers",
     "max-log-size", "user-namespace", "run-id", "task-id", "runner-attribute-file", "config", "config-value", "detach",
-    "help",
+    "help", "ui",
 })  # fmt: skip
 
 

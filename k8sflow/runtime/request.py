@@ -39,6 +39,7 @@ class RunRequest:
         is_detached: Whether the controller in the cluster is to see to the run.
         without_cache: Whether no results of earlier runs are taken for steps under ``@cache``.
         is_traced: Whether the times of tasks are recorded, for ``timeline``.
+        has_page: Whether the run's page is opened in the browser.
         has_environments: Whether steps with @pypi run in environments of their own.
         refresh_environments: Whether their packages are resolved again, whatever is locked.
         asked_at: When the user asked, by time.monotonic().
@@ -60,6 +61,7 @@ class RunRequest:
     is_detached: bool = False
     is_traced: bool = False
     without_cache: bool = False
+    has_page: bool = False
     has_environments: bool = True
     refresh_environments: bool = False
     asked_at: float = field(default_factory=time.monotonic)

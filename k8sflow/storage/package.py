@@ -10,12 +10,14 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import stat
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import all_suffixes
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 from k8sflow import units
@@ -28,6 +30,9 @@ _BIGGEST_SHOWN = 5
 _MOST_NAMED = 3
 # Code is never left out for its size.
 _CODE = (".py", ".pyi", ".so", ".pyd", ".R", ".ipynb", ".toml", ".yaml", ".yml", ".sh", ".sql")
+# Endings of more that programs are loaded from: shared libraries, with their versions, and archives of modules.
+_LOADABLE = re.compile(r"\.(so(\.\d+)+|dylib|dll|egg|whl|jar|pyz|pyc)$", re.IGNORECASE)
+_SPECIAL = re.compile(r"([\\*?\[\]])")
 _MOST_LOOKS = 3
 
 
@@ -68,12 +73,24 @@ class Package:
         if not self.left_out:
             return None
         largest = sorted(self.left_out.items(), key=lambda pair: -pair[1])
-        named = ", ".join(f"{name} ({units.size(size)})" for name, size in largest[:_MOST_NAMED])
+        named = ", ".join(f"{_in_one_line(name)} ({units.size(size)})" for name, size in largest[:_MOST_NAMED])
         more = f" and {len(largest) - _MOST_NAMED} more" if len(largest) > _MOST_NAMED else ""
         return (
             f"the code package leaves out large files: {named}{more}. "
-            f'A line "!{largest[0][0]}" in {IGNORE_FILE} keeps one.'
+            f'A line "{_pattern_that_keeps(largest[0][0])}" in {IGNORE_FILE} keeps one.'
         )
+
+
+def _in_one_line(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
+def _pattern_that_keeps(name: str) -> str:
+    """The line of the ignore file for one file: what has a meaning in a pattern is written with a backslash."""
+    pattern = _SPECIAL.sub(r"\\\1", name)
+    if pattern.endswith(" "):
+        pattern = f"{pattern[:-1]}\\ "
+    return f"!{_in_one_line(pattern) if '/' in name else '/' + _in_one_line(pattern)}"
 
 
 def build(folder: Path, rules: Rules | None = None) -> Package:
@@ -102,7 +119,7 @@ def _build(folder: Path, rules: Rules) -> Package:
     is_ignored = _ignored(folder)
     files = sorted(_files(folder, is_ignored))
     sizes = {name: _size_of(path) for name, path in files}
-    left_out = _too_large(sizes, is_ignored, rules)
+    left_out = _too_large(folder, sizes, is_ignored, rules)
     files = [(name, path) for name, path in files if name not in left_out]
     _refuse_too_big(folder, {name: sizes[name] for name, _ in files}, rules.limit_bytes)
     raw = io.BytesIO()
@@ -218,13 +235,24 @@ def _files(folder: Path, is_ignored: Callable[[str], bool | None]) -> Iterator[t
             continue
         for path, status in entries:
             name = path.relative_to(folder).as_posix()
-            if path.name.startswith(".") or path.name in _NEVER or path.name.endswith((".pyc", ".egg-info")):
+            if path.name.startswith(".") or path.name in _NEVER or path.name.endswith(".egg-info"):
+                continue
+            if path.name.endswith(".pyc") and not _is_module_without_source(path):
                 continue
             if stat.S_ISREG(status.st_mode):
                 if not is_ignored(name):
                     yield name, path
             elif stat.S_ISDIR(status.st_mode) and _identity(status) not in around and not is_ignored(f"{name}/"):
                 waiting.append((path, around | {_identity(status)}))
+
+
+def _is_module_without_source(path: Path) -> bool:
+    """True for a compiled module that this Python imports from beside the others; one of a cache is compiled again."""
+    try:
+        with path.open("rb") as file:
+            return not path.with_suffix(".py").exists() and file.read(len(MAGIC_NUMBER)) == MAGIC_NUMBER
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[tuple[Path, os.stat_result]]:
@@ -273,10 +301,27 @@ def _ignored(folder: Path) -> Callable[[str], bool | None]:
     return lambda name: spec.check_file(name).include
 
 
-def _too_large(sizes: Mapping[str, int], is_ignored: Callable[[str], bool | None], rules: Rules) -> dict[str, int]:
+def _archives_of_modules(folder: Path) -> set[str]:
+    """The files of a folder that Python imports from, such as a zip that the flow put on ``sys.path``."""
+    entries = {Path(entry).resolve() for entry in sys.path if isinstance(entry, str) and entry}
+    here = folder.resolve()
+    return {path.relative_to(here).as_posix() for path in entries if path != here and path.is_relative_to(here)}
+
+
+def _too_large(
+    folder: Path, sizes: Mapping[str, int], is_ignored: Callable[[str], bool | None], rules: Rules
+) -> dict[str, int]:
     """The files that the rules leave out, the largest first, with their sizes."""
     kept = (*_CODE, *rules.suffixes)
-    others = [name for name in sizes if not name.endswith(kept) and is_ignored(name) is not False]
+    paths = _archives_of_modules(folder)
+    others = [
+        name
+        for name in sizes
+        if not name.endswith(kept)
+        and not _LOADABLE.search(name)
+        and is_ignored(name) is not False
+        and name not in paths
+    ]
     total, found = sum(sizes.values()), {}
     for name in sorted(others, key=lambda name: (-sizes[name], name)):
         if sizes[name] < rules.file_limit_bytes and total <= rules.limit_bytes:

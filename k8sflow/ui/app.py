@@ -67,6 +67,7 @@ class Ui:
         handlers: Mapping[Any, Callable[[Request, Exception], Response]] = {
             K8sflowError: self._refused,
             404: self._missing,
+            Exception: self._failed,
         }
         found = Starlette(routes=routes, exception_handlers=handlers)
         found.router.redirect_slashes = False
@@ -82,6 +83,13 @@ class Ui:
         is_missing = isinstance(error, NotFoundError)
         answer = self._page("error", title="Not found" if is_missing else "It can't be shown", message=str(error))
         answer.status_code = 404 if is_missing else 502
+        return answer
+
+    def _failed(self, _: Request, error: Exception) -> Response:
+        """A page about a mistake of the server; its traceback is on the terminal."""
+        message = f"{type(error).__name__}: {str(error)[:1000]}"
+        answer = self._page("error", title="This page could not be made", message=message)
+        answer.status_code = 500
         return answer
 
     def _missing(self, request: Request, _: Exception) -> Response:

@@ -64,24 +64,24 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        answer = self._answer(scope["method"], scope["path"], Headers(scope=scope))
+        answer = self._answer(scope["method"], scope["path"], scope["query_string"], Headers(scope=scope))
         await (answer or self.app)(scope, receive, send_with_headers)
 
-    def _answer(self, method: str, path: str, headers: Headers) -> Response | None:
+    def _answer(self, method: str, path: str, query: bytes, headers: Headers) -> Response | None:
         """The answer to a request that the pages don't get; None for others."""
         if method not in _READING:
             return PlainTextResponse("This server only reads.\n", 405, {"Allow": "GET, HEAD"})
         if headers.getlist("host")[1:] or headers.get("host", "") not in self.hosts:
             return PlainTextResponse("This server has another name. Open the address that it has printed.\n", 403)
         if path.startswith(_OPEN):
-            return self._opened(path.removeprefix(_OPEN))
+            return self._opened(path.removeprefix(_OPEN), query.decode("latin-1"))
         if headers.get("sec-fetch-site", "") not in _WHO_ASKS:
             return PlainTextResponse("Another site asked for this page. Open it by its address.\n", 403)
         if not self._has_cookie(headers):
             return PlainTextResponse("Open the address that the command has printed: its token is missing.\n", 403)
         return None
 
-    def _opened(self, rest: str) -> Response:
+    def _opened(self, rest: str, query: str) -> Response:
         """Sets the cookie, and leads to the page whose path follows the token.
 
         The browser doesn't send a strict cookie along a redirect from elsewhere, so a page leads on.
@@ -90,7 +90,7 @@ class Guard:
         if not self._is_token(token):
             return PlainTextResponse("The token is wrong, or the server was started again since.\n", 403)
         target = "/" + path.lstrip("/\\")
-        answer = HTMLResponse(_leading_to(target))
+        answer = HTMLResponse(_leading_to(target, query))
         answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict", path="/")
         return answer
 
@@ -105,13 +105,16 @@ class Guard:
         return hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
 
 
-def _leading_to(target: str) -> str:
+def _leading_to(target: str, query: str) -> str:
     """A page that leads to another one of this server at once, without JavaScript.
 
     Args:
         target: The decoded path of the other one.
+        query: What follows it in the address, encoded.
     """
     path = quote(target, safe="/")
+    if query:
+        path += "?" + "&amp;".join(quote(each, safe="=%+-._~") for each in query.split("&"))
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>k8sflow</title>'
         f'<meta http-equiv="refresh" content="0; url={path}"></head>'

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from k8sflow.client import Flow, Run
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import K8sflowError, NotFoundError
 from k8sflow.runtime.lookup import Runs, flow_names
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RunStore
@@ -99,6 +99,8 @@ class Library:
     def __init__(self, stores: Sequence[ObjectStore]) -> None:
         self.stores = tuple(stores)
         self._lock = threading.Lock()
+        self._listing = threading.Lock()
+        self._error: K8sflowError | None = None
         self._rows: list[RunRow] = []
         self._read_at = float("-inf")
         self._known: dict[tuple[str, str], tuple[object, RunRow]] = {}
@@ -116,10 +118,16 @@ class Library:
         Raises:
             StorageError: A store can't be read.
         """
-        with self._lock:
+        with self._listing:  # a store that fails slowly is asked once for all who wait
             if time.monotonic() - self._read_at >= self.poll_seconds:
-                self._rows = self._listed()
+                self._error = None
+                try:
+                    self._rows = self._listed()
+                except K8sflowError as error:
+                    self._error = error
                 self._read_at = time.monotonic()
+            if self._error is not None:
+                raise self._error.with_traceback(None)
             return self._rows
 
     def _listed(self) -> list[RunRow]:
@@ -181,6 +189,17 @@ class Library:
             while len(self._readers) > _KEPT_READERS:
                 self._readers.popitem(last=False)
         return found
+
+    def has_ended(self, flow: str, run: str) -> bool:
+        """True if nothing more is to be expected of a run, or it was deleted; False if that can't be found out."""
+        try:
+            reader = self.reader(flow, run)
+            reader.poll()
+        except NotFoundError:
+            return True
+        except K8sflowError:
+            return False
+        return reader.has_ended and not reader.error
 
     def beside(self, flow: str, run: str) -> tuple[str | None, str | None]:
         """The ids of the runs of the same flow before and after a run, among those listed last."""

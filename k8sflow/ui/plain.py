@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from k8sflow.errors import ArtifactError
 from k8sflow.storage.encoding import stored
@@ -22,6 +22,14 @@ from k8sflow.storage.objects import Buffer
 MOST_STREAM_BYTES = 2 << 20
 _MOST_NUMBERS = 2_000
 _DEEPEST = 50
+# A pickle may refer to a part again and again, so a hundred bytes may stand for a value that no memory holds. One that
+# refers to each of its parts a few times has no more parts than this for each byte.
+_PARTS_OF_A_BYTE = 4
+_FEWEST_PARTS, _MOST_PARTS = 1_000, 400_000
+_LETTERS_OF_A_PART = 64
+_SHORT_TEXT = 100
+_MOST_CLASSES = 5_000
+_MOST_BITS = 10_000
 _CODES = {
     "f8": "d",
     "f4": "f",
@@ -118,48 +126,119 @@ def read_plain(data: Buffer, encoding: str, most: int | None = None) -> Any:
     if len(stream) > MOST_STREAM_BYTES:
         raise ArtifactError("it is too large to be shown.", advice="Load it in Python, with the client.")
     try:
-        return plain_of(_Reader(io.BytesIO(stream), buffers=parts.buffers).load())
+        most_parts = min(max(len(stream) * _PARTS_OF_A_BYTE, _FEWEST_PARTS), _MOST_PARTS)
+        return _plain(_Reader(io.BytesIO(stream), parts.buffers).load(), [most_parts], 0)
     except Exception as error:  # a damaged pickle may raise anything
         raise ArtifactError(f"it can't be read as data: {type(error).__name__}: {error}") from error
 
 
+@dataclass(frozen=True)
+class Stated:
+    """A value that is stated by words: it would be too long.
+
+    Args:
+        words: The words.
+    """
+
+    words: str
+
+    def __repr__(self) -> str:
+        return f"<{self.words}>"
+
+
+class _Tuple(tuple[Any, ...]):
+    """A tuple whose hash doesn't depend on its items: that of nested ones takes for ever if they share their items."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class _Reader(pickle._Unpickler):  # noqa: SLF001  the one in C reserves as much memory as a damaged pickle asks for
+    def __init__(self, stream: io.BytesIO, buffers: Sequence[Buffer]) -> None:
+        super().__init__(stream, buffers=buffers)
+        self._classes: dict[str, type[Part]] = {}
+
     def find_class(self, module: str, name: str) -> Any:
         """A class that remembers."""
-        return type("Part", (Part,), {"name": f"{module}.{name}"})
+        full = f"{module}.{name}"
+        if full not in self._classes:
+            if len(self._classes) == _MOST_CLASSES:
+                raise pickle.UnpicklingError(f"it names more than {_MOST_CLASSES:,} classes")
+            self._classes[full] = type("Part", (Part,), {"name": full})
+        return self._classes[full]
+
+    def _take_tuple(self, count: int) -> None:
+        self.stack[-count:] = [_Tuple(self.stack[-count:])]  # type: ignore[attr-defined]
+
+    def _load_tuple(self) -> None:
+        items = self.pop_mark()  # type: ignore[attr-defined]
+        self.append(_Tuple(items))  # type: ignore[attr-defined]
+
+    def _load_bytearray(self) -> None:
+        (count,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        if count > MOST_STREAM_BYTES:
+            raise pickle.UnpicklingError(f"it has a bytearray of {count:,} bytes")
+        self.append(bytearray(self.read(count)))  # type: ignore[attr-defined]
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,  # noqa: SLF001
+        pickle.TUPLE[0]: _load_tuple,
+        pickle.TUPLE1[0]: lambda self: self._take_tuple(1),
+        pickle.TUPLE2[0]: lambda self: self._take_tuple(2),
+        pickle.TUPLE3[0]: lambda self: self._take_tuple(3),
+        pickle.BYTEARRAY8[0]: _load_bytearray,
+    }
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuses: k8sflow writes none."""
         raise pickle.UnpicklingError(f"an unknown reference {pid!r}")
 
 
-def plain_of(value: Any, depth: int = 0) -> Any:
-    """A value in which parts that are containers or arrays are replaced by their content."""
-    if depth > _DEEPEST:
-        return "…"
+def _plain(value: Any, room: list[int], depth: int) -> Any:
+    """A value in which parts that are containers or arrays are replaced by their content.
+
+    Args:
+        value: The value.
+        room: How many parts there may still be.
+        depth: How deep in the whole it is.
+    """
+    room[0] -= 1
+    if isinstance(value, dict | list | tuple | set | frozenset | Part):
+        return "…" if depth > _DEEPEST or room[0] < 0 else _opened(value, room, depth)
+    if isinstance(value, str | bytes | bytearray):
+        room[0] -= len(value) // _LETTERS_OF_A_PART
+        return value if room[0] >= 0 else value[:_SHORT_TEXT]
+    is_long = isinstance(value, int) and value.bit_length() > _MOST_BITS
+    return Stated(f"int of {value.bit_length():,} bits") if is_long else value
+
+
+def _opened(value: Any, room: list[int], depth: int) -> Any:
+    """A container or a part, with its content in the same form."""
     if isinstance(value, dict):
-        return {_key(key): plain_of(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain_of(each, depth + 1) for each in value]
+        return {_key(key, room, depth): _plain(each, room, depth + 1) for key, each in value.items()}
     if not isinstance(value, Part):
-        return value
+        return [_plain(each, room, depth + 1) for each in value]
     if value.name in _CONTAINERS:
-        return plain_of(value.pairs if _CONTAINERS[value.name] is dict else value.items, depth + 1)
-    return _array(value) or _fields(value, depth)
+        return _plain(value.pairs if _CONTAINERS[value.name] is dict else value.items, room, depth + 1)
+    return _array(value) or _fields(value, room, depth)
 
 
-def _key(key: Any) -> Any:
-    return key if isinstance(key, str | int | float | bool | None) else repr(key)
+def _key(key: Any, room: list[int], depth: int) -> Any:
+    found = _plain(key, room, depth + 1)
+    return found if isinstance(found, str | int | float | bool | None) else repr(found)
 
 
-def _fields(part: Part, depth: int) -> Any:
+def _fields(part: Part, room: list[int], depth: int) -> Any:
     """The parts of a value of a class, under the name of the class."""
     state = part.state
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # noqa: PLR2004  with __slots__
         state = {**(state[0] or {}), **state[1]}
     content: Any = state if state is not None else [each for each in part.arguments if not _is_class(each)]
     content = part.pairs or part.items or content
-    return {part.name: plain_of(content, depth + 1)} if content else part
+    return {part.name: _plain(content, room, depth + 1)} if content else part
 
 
 def _is_class(value: Any) -> bool:
@@ -182,6 +261,8 @@ def _array(part: Part) -> Array | None:
     else:
         return None
     if not isinstance(data, bytes | bytearray | memoryview | pickle.PickleBuffer):
+        return None
+    if not isinstance(shape, tuple) or not all(isinstance(each, int) and 0 <= each < 1 << 62 for each in shape):
         return None
     return _numbers(memoryview(data).cast("B"), dtype, tuple(shape))
 

@@ -192,6 +192,8 @@ class RunReader:
         outcome = self.run_store.read_run_outcome()
         if outcome is not None and outcome == self.outcome and self._is_settled():
             return
+        if outcome != self.outcome:  # the end of a run that was continued is another one
+            self._settled_after = None
         self.outcome = outcome
         self.status = self._status()
         clones = self._read_ends()

@@ -15,6 +15,8 @@ from k8sflow.cards.server import ADDRESS, own_hosts
 from k8sflow.ui.app import Ui
 from k8sflow.ui.guard import Guard
 
+_LOOK_SECONDS = 5.0
+
 
 class UiServer:
     """The server; it listens as soon as it exists.
@@ -23,16 +25,24 @@ class UiServer:
         ui: The pages.
         port: The port; 0 for any free one.
         idle_seconds: After how many seconds without a request it ends; None for never.
+        may_end: Whether it ends then; where it returns False, it is asked again after the same time.
 
     Raises:
         OSError: The port is taken.
     """
 
-    def __init__(self, ui: Ui, port: int = 0, idle_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        ui: Ui,
+        port: int = 0,
+        idle_seconds: float | None = None,
+        may_end: Callable[[], bool] | None = None,
+    ) -> None:
         self._socket = socket.create_server((ADDRESS, port))
         self.port: int = self._socket.getsockname()[1]
         self.token = secrets.token_urlsafe(24)
         self._idle_seconds = idle_seconds
+        self._may_end = may_end
         self._asked_at = time.monotonic()
         guard = Guard(ui.application(), self.token, own_hosts(self.port), f"k8sflow-ui-{self.port}")
         config = uvicorn.Config(
@@ -73,6 +83,9 @@ class UiServer:
 
     def _end_when_idle(self) -> None:
         assert self._idle_seconds is not None
-        while (rest := self._asked_at + self._idle_seconds - time.monotonic()) > 0:
-            time.sleep(rest)
+        while True:
+            rest = self._asked_at + self._idle_seconds - time.monotonic()
+            if rest <= 0 and (self._may_end is None or self._may_end()):
+                break
+            time.sleep(rest if rest > 0 else min(self._idle_seconds, _LOOK_SECONDS))
         self.stop()

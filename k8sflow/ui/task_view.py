@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from k8sflow.ui.values import short_value
 # A card that is larger is shown only when a person asks for it.
 _LARGE_CARD = 10 << 20
 _LAST_LINES_BYTES = 64 << 10
+_EXECUTION = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def task_of(run: Run, step: str, task: str, attempt: str = "") -> Task:
         raise NotFoundError(
             f"there is no task {run.pathspec}/{step}/{task}.", cause="It has not started, or never will."
         )
-    if attempt and not attempt.isdecimal():
-        raise NotFoundError(f"{attempt!r} is not the number of an execution.")
+    if attempt and not _EXECUTION.fullmatch(attempt):
+        raise NotFoundError(f"{attempt[:20]!r} is not the number of an execution.")
     return Task(task, parent=run.unchecked_step(step), attempt=int(attempt) if attempt else None)
 
 

@@ -63,7 +63,18 @@ def short_value(store: ObjectStore, flow: str, ref: ArtifactRef, name: str) -> s
 
 
 def shown(value: Any) -> Html:
-    """A value as markup."""
+    """A value as markup.
+
+    Raises:
+        ArtifactError: It is so odd that it can't be shown.
+    """
+    try:
+        return _shown(value)
+    except Exception as error:  # data may claim to be anything
+        raise ArtifactError(f"it can't be shown: {type(error).__name__}: {error}") from error
+
+
+def _shown(value: Any) -> Html:
     if isinstance(value, str):
         return tag("pre", shortened(value, _MOST_TEXT), tabindex="0")
     if isinstance(value, bytes | bytearray):
@@ -103,6 +114,8 @@ def _is_table(value: Any) -> bool:
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value[:_MOST_ROWS]):
         return False
     names = list(value[0])
+    if not all(isinstance(name, str | int) and len(str(name)) <= _SHORT for name in names):
+        return False
     simple = str | int | float | bool | None
     return bool(names) and all(
         list(row) == names and all(isinstance(each, simple) for each in row.values()) for row in value[:_MOST_ROWS]

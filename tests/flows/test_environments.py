@@ -252,3 +252,41 @@ def test_what_a_killed_process_has_left_is_removed(
     (remains / "bin").mkdir(parents=True)
     assert local.ensure("it", lock).exists()
     assert not remains.exists()
+
+
+def test_a_wheel_is_named_by_a_path_from_the_folder_of_the_flow(tmp_path: Path, command: Run) -> None:
+    wheel = make_wheel(tmp_path / "own", "shade", "7.0", {"shade.py": "VERSION = '7.0'\n"})
+    done = command(one(tmp_path, {"shade": f"./own/{wheel.name}"}), "run")
+    assert "version 7.0" in done.stdout, done.stderr
+
+
+def test_pythonpath_does_not_replace_a_package_of_the_step(tmp_path: Path, command: Run) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/shade.py").write_text("VERSION = 'from PYTHONPATH'\n")
+    done = command(one(tmp_path, {"shade": "1.0"}), "run", PYTHONPATH=str(tmp_path / "others"))
+    assert "version 1.0" in done.stdout, done.stderr
+
+
+def test_spin_has_the_packages_that_the_step_asks_for_now(tmp_path: Path, command: Run) -> None:
+    assert command(one(tmp_path, {"shade": "1.0"}), "run").returncode == 0
+    flow = one(tmp_path, {"shade": "2.0"})
+    done = command(flow, "spin", "start")
+    assert "version 2.0" in done.stdout, done.stderr
+    done = command(flow, "--environment=local", "spin", "start")
+    assert "No module named 'shade'" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("packages", "message"),
+    [
+        ({"shade": 2.10}, "a number would be 2.1"),
+        ({"shade": "1.0", "Shade": "2.0"}, "'Shade' is named twice"),
+        ({"shade": ">=1\n--no-deps"}, "has more than one line"),
+    ],
+)
+def test_versions_that_might_be_misread_are_refused(
+    tmp_path: Path, command: Run, packages: dict[str, Any], message: str
+) -> None:
+    done = command(one(tmp_path, packages), "run")
+    assert done.returncode == 1
+    assert message in done.stderr

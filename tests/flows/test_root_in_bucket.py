@@ -192,6 +192,7 @@ def test_a_run_starts_though_its_code_is_too_big_for_the_bucket(
     """Only readers on other machines need it, and the run says what they will miss."""
     with (file.parent / "data.bin").open("wb") as data:
         data.truncate(3 << 30)
+    (file.parent / ".k8sflowignore").write_text("!data.bin\n")  # large data is left out otherwise
     done = run_flow(file, "--run-id", "r1", K8SFLOW_ROOT=s3_store.url, **server)
     assert done.returncode == 0, done.stderr
     assert "the code is not stored with the run" in done.stdout + done.stderr

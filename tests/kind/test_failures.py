@@ -208,6 +208,7 @@ def test_a_package_that_is_too_big_names_its_biggest_files(namespace: Namespace,
     flow.write_text((Path(__file__).parent / "flows" / "trouble.py").read_text())
     with (tmp_path / "huge.bin").open("wb") as file:
         file.truncate(120_000_000)
+    (tmp_path / ".k8sflowignore").write_text("!huge.bin\n")  # large data is left out otherwise
     done = namespace.run(flow, *KUBERNETES)
     assert done.code == 1
     assert "120.0 MB" in done.text

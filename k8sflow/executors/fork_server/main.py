@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from k8sflow import debug_log, hooks
+from k8sflow.environments.search_path import packages_first
 from k8sflow.errors import RunError
 from k8sflow.executors.fork_server import snapshot
 from k8sflow.executors.fork_server.preload_plan import Ignore, Import, PlanStep, SetVariable
@@ -157,6 +158,8 @@ class _Served:
         )
         before = document["path_before"]  # where the tasks have an environment of their own
         self._path = document["path"] or (self._new_path(path) if before is None else [*before, *path[1:]])
+        if document["has_packages"]:
+            self._path = packages_first(self._path)
         sys.path[:] = self._path
         sys.meta_path.insert(0, cast("Any", self._finder))
         with contextlib.suppress(SyntaxError):  # the task raises it again

@@ -89,6 +89,7 @@ def start_server(
     document = {
         **_preloading(launch, plan, variables),
         "path_before": None if python is None or launch.path is None else _users_path(launch.path),
+        "has_packages": python is not None,
         "launch": {"file": str(launch.script.file), "module": launch.script.module, "argv": launch.argv},
         "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
         "record": run.record.to_document(),

@@ -34,18 +34,22 @@ class Requested:
 
 
 def _packages(value: object) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for name, version in parsers.table(value).items():
         if not isinstance(name, str) or not _NAME.fullmatch(name.strip()):
             raise ValueError(f"{name!r} can't be the name of a package")
-        if isinstance(version, bool) or not isinstance(version, str | int | float | None):
-            raise ValueError(f"the version of {name!r} has to be a text")  # noqa: TRY004  one refusal
+        if isinstance(version, bool | float) or not isinstance(version, str | int | None):
+            raise ValueError(f"the version of {name!r} has to be a text, such as '2.10': a number would be 2.1")  # noqa: TRY004  one refusal
+        if normalized(bare(name)) in {normalized(bare(other)) for other in found}:
+            raise ValueError(f"{name!r} is named twice")
         found[name.strip()] = _condition(name, "" if version is None else str(version).strip())
     return found
 
 
 def _condition(name: str, version: str) -> str:
     """The rest of a package's line in a requirements file."""
+    if "\n" in version:
+        raise ValueError(f"the version of {name!r} has more than one line")
     if version in {"", "*"}:
         return ""
     if version.startswith("@"):

@@ -23,6 +23,8 @@ _BUILT_IN = {
     "cache": "k8sflow.flow.decorators.cache:cache",
     "card": "k8sflow.flow.decorators.card:card",
     "catch": "k8sflow.flow.decorators.catch:catch",
+    "conda": "k8sflow.flow.decorators.conda:conda",
+    "conda_base": "k8sflow.flow.decorators.conda:conda_base",
     "environment": "k8sflow.flow.decorators.environment:environment",
     "exit_hook": "k8sflow.flow.decorators.exit_hook:exit_hook",
     "kubernetes": "k8sflow.flow.decorators.kubernetes:kubernetes",

@@ -10,6 +10,7 @@ from k8sflow.environments.lock import Lock, LockedPackage
 from k8sflow.errors import DependencyError
 from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.executors.environments import what_of
+from k8sflow.flow.decorators import conda
 from k8sflow.flow.decorators.base import Decoration
 from k8sflow.flow.decorators.pypi import Requested, requested
 from k8sflow.flow.definition import FlowDefinition
@@ -30,6 +31,7 @@ def lock_environments(
     store: ObjectStore,
     console: Console,
     origin: RunRecord | None = None,
+    only: str | None = None,
 ) -> dict[str, Lock]:
     """The locks of the steps that have an environment of their own, by step.
 
@@ -40,16 +42,18 @@ def lock_environments(
         store: The store in which the run will be.
         console: Shows what takes time.
         origin: The run that this one resumes: a step that asks for the same packages keeps its lock.
+        only: The step that is to run; None for all.
 
     Raises:
         DependencyError: Packages can't be resolved or installed.
+        FlowDefinitionError: A step has ``@conda``.
     """
     if not request.has_environments:
         return {}
     added = definition.added(request.decorators)
     found: dict[str, Lock] = {}
     resolved: dict[tuple[Requested, str | None], Lock] = {}
-    steps = _requests(definition, added)
+    steps = {step: found for step, found in _requests(definition, added).items() if only in {None, step}}
     for step, wanted in steps.items():
         where = _platform(step, placement)
         if (wanted, where) not in resolved:
@@ -100,7 +104,7 @@ def _prepared(
 
     def save(package: LockedPackage) -> None:
         assert package.wheel is not None, "stored_files has refused the lock"
-        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel)])
+        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, code_folder(request.flow))])
 
     console.say(f"Putting the {_counted(lock)} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -122,7 +126,9 @@ def _counted(lock: Lock) -> str:
 def _requests(definition: FlowDefinition, added: tuple[Decoration, ...]) -> dict[str, Requested]:
     found = {}
     for step in definition.graph.nodes:
-        wanted = requested(definition.decorations, definition.decorations_of(step, added))
+        decorations = definition.decorations_of(step, added)
+        conda.refuse(step, definition.decorations, decorations)
+        wanted = requested(definition.decorations, decorations)
         if wanted is not None:
             found[step] = wanted
     return found
@@ -132,7 +138,7 @@ def _resolved(
     steps: list[str], wanted: Requested, platform: str | None, request: RunRequest, origin: RunRecord | None
 ) -> Lock:
     known = origin.environments.get(steps[0]) if origin is not None else None
-    if known is not None and not request.refresh_environments and resolve.answers(known, wanted, platform):
-        return known
     folder = code_folder(request.flow)
+    if known is not None and not request.refresh_environments and resolve.answers(known, wanted, folder, platform):
+        return known
     return resolve.resolve(what_of(steps), wanted, folder, platform=platform, refresh=request.refresh_environments)

@@ -18,6 +18,7 @@ from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.commands.create import check_executors, check_names, create, prepare
 from k8sflow.runtime.commands.lock_environments import lock_environments
 from k8sflow.runtime.commands.run import begin, show_warnings
+from k8sflow.runtime.commands.show import check_packages
 from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.core.resume_plan import Rerun, ResumePlan
 from k8sflow.runtime.lookup import runs_of
@@ -57,6 +58,7 @@ def resume(
     Raises:
         K8sflowError: The run can't be resumed.
     """
+    check_packages(request)
     flow = request.flow
     runs = runs_of(flow, request.settings)
     run = runs.named(origin) if origin else runs.latest_own()

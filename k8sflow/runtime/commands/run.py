@@ -10,6 +10,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands.create import Prepared, check_executors, create, prepare
 from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.commands.lock_environments import lock_environments
+from k8sflow.runtime.commands.show import check_packages, show
 from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone
@@ -24,6 +25,7 @@ def run(request: RunRequest, console: Console) -> RunEnd:
         K8sflowError: The run can't be started.
     """
     definition = checked(request.definition)
+    check_packages(request)
     _explain_deployment(definition, console)
     placement = Placement.of(definition, request.decorators, request.settings)
     check_executors(request, definition, placement)
@@ -47,6 +49,8 @@ def begin(request: RunRequest, session: Session, console: Console) -> RunEnd:
     Raises:
         K8sflowError: It can't start, or the controller refuses it.
     """
+    if request.has_page:
+        show(request, session, console)
     if not request.is_detached:
         return drive_or_follow(
             session, console, request.asked_at, request.max_workers, take_over=session.is_clone, is_checked=True

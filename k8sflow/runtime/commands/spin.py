@@ -5,12 +5,13 @@ Its result is kept beside the flow's runs and not among them: no step follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.config import Settings
+from k8sflow.environments.lock import Lock
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.by_name import LOCAL, check_local
@@ -22,6 +23,7 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import id_files, next_steps
 from k8sflow.runtime.commands.create import fixed_values, new_record
 from k8sflow.runtime.commands.interrupts import interrupts
+from k8sflow.runtime.commands.lock_environments import lock_environments
 from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.core.earlier import list_executions, past_of, read_ended
 from k8sflow.runtime.core.resume_plan import Kept, Rerun, plan
@@ -29,6 +31,7 @@ from k8sflow.runtime.lookup import RunReference, runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress.console import Console, Tone
+from k8sflow.runtime.request import RunRequest
 from k8sflow.runtime.session import Session, open_session
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
@@ -49,6 +52,8 @@ def spin(
     console: Console,
     asked_at: float,
     pathspec_file: str | None = None,
+    *,
+    has_environments: bool = True,
 ) -> RunEnd:
     """Runs one task on this machine and shows the artifacts that it set.
 
@@ -59,6 +64,7 @@ def spin(
         console: Shows the task.
         asked_at: When the user asked, by time.monotonic().
         pathspec_file: File for the pathspec of the task that runs.
+        has_environments: Whether a step with @pypi runs in an environment of its own.
 
     Raises:
         K8sflowError: There is no such task, its inputs don't exist, or the file can't be written.
@@ -72,7 +78,10 @@ def spin(
     origin = open_session(reference.run, settings, declared)
     definition = origin.compiled()
     spec, needed = _task(origin, definition.graph, step, reference.task)
-    session = _session(origin, definition, step)
+    request = RunRequest(definition, settings, decorators=origin.record.decorators, has_environments=has_environments)
+    here = Placement({}, settings.kubernetes_namespace)
+    locks = lock_environments(request, definition, here, origin.store, console, origin.record, step)
+    session = _session(origin, definition, step, locks)
     put_commits(session.run_store, (kept.clone(origin.pathspec) for kept in needed))
     console.say(f"{spec.name} again, on its inputs in {origin.pathspec}.", Tone.DIM)
     spec = replace(spec, run=session.record.run)
@@ -117,7 +126,7 @@ def _step_of(text: str, reference: RunReference, known: list[str]) -> str:
     )
 
 
-def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
+def _session(origin: Session, definition: FlowDefinition, step: str, locks: Mapping[str, Lock]) -> Session:
     """Creates the trial run of one task, with all that a task of the earlier run knew of its run."""
     before = origin.record
     policy = Placement.of(definition, (), origin.settings).policies.get(step, StepPolicy())
@@ -129,7 +138,7 @@ def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
         origin_run_id=before.run,
         origin_step=step,
         max_num_splits=before.max_num_splits,
-        environments={name: lock for name, lock in before.environments.items() if name == step},
+        environments=locks,
     )
     placement = Placement({}, origin.settings.kubernetes_namespace, {step: policy})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from k8sflow import hooks, shadowing
+from k8sflow.environments.search_path import packages_first
 from k8sflow.flow.decorators.environment import PODS_PYTHONPATH
 from k8sflow.flow.decorators.pod_options import RUNTIME_FOLDER
 from k8sflow.task import streams
@@ -88,6 +89,7 @@ def _environment(before: Mapping[str, str]) -> dict[str, str]:
 def main() -> NoReturn:
     """Runs the flow's file in the interpreter of an environment."""
     task = json.loads(sys.argv[1])
+    sys.path[:] = packages_first(sys.path)
     if task["outlives_sigterm"]:
         outlive_sigterm()
     run_file(task["file"], task["words"], task["result"])

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import sys
+import sysconfig
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -44,7 +45,8 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
             f"the packages of step {step} are locked for Python {lock.python}, and the image has Python {version}.",
             advice=f'Write @pypi(python="{running.major}.{running.minor}"), or use an image with Python {lock.python}.',
         )
-    if all(_version(wheel.name) == wheel.version for wheel in lock.files):
+    _check_platform(step, lock)
+    if all(_version(wheel.name) == wheel.version and not wheel.is_direct for wheel in lock.files):
         return Path(sys.executable)
     before = time.monotonic()
     root = Path(FOLDER).absolute()
@@ -66,6 +68,28 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
     count = len(lock.files)
     say(f"installed {count} package{'' if count == 1 else 's'} in {time.monotonic() - before:.1f} s")
     return python
+
+
+def _check_platform(step: str, lock: Lock) -> None:
+    """Refuses a pod for which the wheels were not made: they would fail at their import, without a reason.
+
+    Raises:
+        DependencyError: It has another architecture or C library.
+    """
+    if all(wheel.file.endswith("-none-any.whl") for wheel in lock.files):
+        return
+    machine = os.uname().machine
+    if lock.platform.endswith("-manylinux_2_28") and not lock.platform.startswith(f"{machine}-"):
+        locked = lock.platform.partition("-")[0]
+        raise DependencyError(
+            f"the packages of step {step} are locked for {locked}, and the pod runs on {machine}.",
+            advice="Choose the nodes: node_selector={'kubernetes.io/arch': 'amd64'}, or 'arm64'.",
+        )
+    if (sysconfig.get_config_var("SOABI") or "").endswith("musl"):
+        raise DependencyError(
+            f"the packages of step {step} are locked for glibc, and the image has musl.",
+            advice="Use an image with glibc, such as python:3.12-slim in place of python:3.12-alpine.",
+        )
 
 
 def _version(name: str) -> str | None:
@@ -95,14 +119,16 @@ def unpack(data: bytes, site: Path, scripts: Path) -> None:
         scripts: The folder of programs.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        own = _data_folder(archive.namelist())
         for entry in archive.infolist():
             if entry.is_dir():
                 continue
-            target = _target(PurePosixPath(entry.filename), site, scripts)
+            target = _target(PurePosixPath(entry.filename), own, site, scripts)
             target.parent.mkdir(parents=True, exist_ok=True)
             content = archive.read(entry)
             if target.parent == scripts and content.startswith(b"#!python"):
                 content = _first_line(scripts).encode() + content.partition(b"\n")[2]
+            _refuse_own(target, scripts)
             target.write_bytes(content)
             if target.parent == scripts or entry.external_attr >> 16 & 0o111:
                 target.chmod(0o755)
@@ -110,12 +136,28 @@ def unpack(data: bytes, site: Path, scripts: Path) -> None:
                 _write_programs(content.decode(), scripts)
 
 
-def _target(name: PurePosixPath, site: Path, scripts: Path) -> Path:
+def _data_folder(names: list[str]) -> str:
+    """The folder of a wheel whose files belong elsewhere; a package may have a similar name."""
+    found = [name.partition("/")[0] for name in names if name.endswith(".dist-info/WHEEL") and name.count("/") == 1]
+    return f"{found[0].removesuffix('.dist-info')}.data" if found else ""
+
+
+def _refuse_own(target: Path, scripts: Path) -> None:
+    """Refuses to write what the environment itself consists of: its interpreter is a link to that of the image.
+
+    Raises:
+        StorageError: The file is such a one.
+    """
+    if target.is_symlink() or target == scripts.parent / "pyvenv.cfg":
+        raise StorageError(f"a wheel has a file that belongs to the environment itself: {target.name}.")
+
+
+def _target(name: PurePosixPath, own: str, site: Path, scripts: Path) -> Path:
     """The file into which an entry of a wheel is unpacked."""
     if name.is_absolute() or ".." in name.parts:
         raise StorageError(f"a wheel names a file outside of its folder: {name}.")
     first, *rest = name.parts
-    if not first.endswith(".data") or not rest:
+    if first != own or not rest:
         return site / name
     kind, *inner = rest
     if kind == "scripts":
@@ -128,6 +170,9 @@ def _target(name: PurePosixPath, site: Path, scripts: Path) -> Path:
 def _write_programs(text: str, scripts: Path) -> None:
     for name, module, attribute in _programs(text):
         code = f"import sys\nfrom {module} import {attribute.partition('.')[0]}\nsys.exit({attribute}())\n"
+        if name != PurePosixPath(name).name:
+            raise StorageError(f"a wheel names a program outside of its folder: {name}.")
+        _refuse_own(scripts / name, scripts)
         (scripts / name).write_text(_first_line(scripts) + code, encoding="utf-8")
         (scripts / name).chmod(0o755)
 
@@ -137,7 +182,7 @@ def _first_line(scripts: Path) -> str:
 
 
 def _programs(text: str) -> Iterator[tuple[str, str, str]]:
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # names are case-sensitive
     parser.read_string(text)
     for section in ("console_scripts", "gui_scripts"):

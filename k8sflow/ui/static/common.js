@@ -59,6 +59,18 @@ export async function text(url) {
   return answer.text();
 }
 
+// Says that the page is no longer up to date: the server has ended, or the store can't be reached.
+function lost(isLost) {
+  let said = document.getElementById("lost");
+  if (!said) {
+    if (!isLost) return;
+    said = make("p", { id: "lost", role: "alert", class: "bad" });
+    document.querySelector("main").prepend(said);
+  }
+  const words = isLost ? "This page is no longer updated: the server has ended, or can't read the store. Trying again…" : "";
+  if (said.textContent !== words) said.textContent = words;
+}
+
 // Calls a function again and again, seconds apart; while the page is hidden, not at all. It ends when that returns false.
 export function repeat(seconds, work) {
   let waiting = null;
@@ -68,10 +80,12 @@ export function repeat(seconds, work) {
     let pause = seconds;
     try {
       const next = await work();
+      lost(false);
       if (next === false) return;
       if (typeof next === "number") pause = next;
     } catch (error) {
-      pause = Math.max(seconds, 3); // the server has ended, or the store can't be reached
+      pause = Math.max(seconds, 3);
+      lost(true);
     }
     waiting = setTimeout(once, pause * 1000);
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import py_compile
 import shutil
 import subprocess
 import tarfile
@@ -251,6 +252,34 @@ def test_large_files_are_left_out(folder: Path) -> None:
     made = package.build(folder)
     assert "lib/large.bin" in _names(made)
     assert made.warning is None
+
+
+def test_what_python_imports_is_never_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Shared libraries with versions, eggs, archives on the path of modules, and modules without their source."""
+    for name in ("lib/libx.so.1.2", "lib/native.so", "old-1.0.egg", "modules.zip", "other.zip"):
+        with (folder / name).open("wb") as file:
+            file.truncate(11_000_000)
+    monkeypatch.syspath_prepend(str(folder / "modules.zip"))
+    (tmp_path / "closed.py").write_text("X = 1")
+    py_compile.compile(str(tmp_path / "closed.py"), cfile=str(folder / "lib/closed.pyc"))
+    py_compile.compile(str(tmp_path / "closed.py"), cfile=str(folder / "flow.pyc"))  # beside flow.py
+    made = package.build(folder)
+    assert list(made.left_out) == ["other.zip"]
+    more = ["lib/closed.pyc", "lib/libx.so.1.2", "lib/native.so", "old-1.0.egg", "modules.zip"]
+    assert _names(made) == sorted([*KEPT, *more])
+
+
+@pytest.mark.parametrize("name", ["a[1]*.bin", "#x.bin", "!x.bin", "back\\slash.bin", "lib/trailing ", "日本 語.bin"])
+def test_the_line_that_keeps_a_file_is_a_pattern_for_it(folder: Path, name: str) -> None:
+    """The warning's advice works as it is written, for that file alone."""
+    (folder / name).write_bytes(b"x" * 60)
+    (folder / "a1.bin").write_bytes(b"x" * 50)
+    rules = package.Rules(file_limit_bytes=40)
+    made = package.build(folder, rules)
+    assert made.warning is not None
+    line = made.warning.partition('A line "')[2].partition('" in')[0]
+    (folder / package.IGNORE_FILE).write_text(f"{line}\n")
+    assert list(package.build(folder, rules).left_out) == ["a1.bin"]
 
 
 def test_rules_say_what_is_large(folder: Path) -> None:

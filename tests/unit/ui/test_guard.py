@@ -21,6 +21,24 @@ def test_the_printed_address_opens_the_page(reader: Reader):
     assert "SameSite=strict" in cookie
 
 
+@pytest.mark.parametrize(
+    ("opened", "target"),
+    [
+        ("/?flow=F", "/?flow=F"),
+        ("/?flow=F&status=failed", "/?flow=F&amp;status=failed"),
+        ('/?flow="><script>', "/?flow=%22%3E%3Cscript%3E"),
+        ("/?flow=%22%3E", "/?flow=%22%3E"),
+        ("//evil.example/", "/evil.example/"),
+        ("/\\evil.example/", "/evil.example/"),
+        ("/;url=javascript:alert(1)", "/%3Burl%3Djavascript%3Aalert%281%29"),
+    ],
+)
+def test_it_leads_to_a_page_of_this_server(reader: Reader, opened: str, target: str):
+    """With its filters; never to another server, and never to a script."""
+    text = reader.ask(f"/open/{reader.server.token}{opened}", Cookie="").text
+    assert f'content="0; url={target}">' in text
+
+
 @pytest.mark.parametrize("path", ["/open/wrong/", "/open/", "/open/é/"])
 def test_a_wrong_token_opens_nothing(reader: Reader, path: str):
     found = reader.ask(path.encode().decode("latin-1").replace("Ã©", "%C3%A9"))

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from k8sflow.errors import StorageError
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.cards import CardName, TaskCards
 from k8sflow.storage.objects import ObjectStore
+from k8sflow.ui.library import Library, RunRow
 from tests.pages import Made, Reader, serving
 from tests.waiting import wait_for
 
@@ -172,6 +174,12 @@ def test_an_execution_can_be_chosen(reader: Reader, made: Made):
     assert reader.ask("/runs/F/r1/tasks/work/0?attempt=7").status == 404
 
 
+@pytest.mark.parametrize("attempt", ["x", "-1", "9" * 5_000, "9" * 20, "%D9%A3", "1_0", "0x1"])
+def test_the_number_of_an_execution_is_checked(reader: Reader, made: Made, attempt: str):
+    for part in ("", "/log", "/download", "/artifacts/x", "/cards/x"):
+        assert reader.ask(f"/runs/F/r1/tasks/work/0{part}?attempt={attempt}").status == 404, part
+
+
 def test_the_page_is_readable_without_scripts(reader: Reader, made: Made):
     """The output without its colours, and the tasks as a table with links."""
     assert "hello red" in reader.text("/runs/F/r1/tasks/work/2")
@@ -213,6 +221,57 @@ def test_two_runs_side_by_side(reader: Reader, store: ObjectStore, graph: Graph)
     assert ">size<" not in text
     assert reader.ask("/compare?run=F/r1").status == 404
     assert reader.ask("/compare?run=F/r1&run=F/%2e%2e").status == 404
+
+
+def test_a_store_that_fails_is_asked_once_for_all(store: ObjectStore, monkeypatch: pytest.MonkeyPatch):
+    """Those who wait get the same answer; the next ones ask again."""
+    library, asked = Library([store]), []
+    monkeypatch.setattr(Library, "poll_seconds", 3600.0)
+
+    def fail() -> list[RunRow]:
+        asked.append(1)
+        raise StorageError("the bucket does not answer.")
+
+    monkeypatch.setattr(library, "_listed", fail)
+    for _ in range(3):
+        with pytest.raises(StorageError):
+            library.rows()
+    assert len(asked) == 1
+    monkeypatch.setattr(Library, "poll_seconds", 0.0)
+    with pytest.raises(StorageError):
+        library.rows()
+    assert len(asked) == 2
+
+
+def test_a_mistake_of_the_server_is_a_page(reader: Reader, store: ObjectStore, monkeypatch: pytest.MonkeyPatch):
+    """It has the same policies as the others."""
+    monkeypatch.setattr(Library, "rows", lambda _: 1 / 0)
+    found = reader.ask("/")
+    assert found.status == 500
+    assert "ZeroDivisionError" in found.text
+    assert "default-src 'none'" in found.headers["content-security-policy"]
+
+
+def test_an_end_that_is_another_one_is_read_again(store: ObjectStore, graph: Graph, monkeypatch: pytest.MonkeyPatch):
+    """A run that was continued: what it did since is seen, although its first end was settled long before."""
+    monkeypatch.setattr("k8sflow.ui.progress._SETTLED_SECONDS", 0.0)
+    made = Made(store, graph)
+    made.task("start", width=2)
+    made.ends(Outcome.USER_ERROR)
+    follower = Library([store]).reader("F", "r1")
+
+    def look() -> set[str]:
+        follower._read_at = float("-inf")
+        follower.poll()
+        return {f"{row.step}/{row.task}" for row in follower.rows()}
+
+    for _ in range(3):
+        assert look() == {"start/0"}
+    monkeypatch.setattr("k8sflow.ui.progress._SETTLED_SECONDS", 3600.0)
+    made.ends(Outcome.SUCCEEDED)
+    look()
+    made.task("work", "0")  # a bucket may list it after the end
+    assert look() == {"start/0", "work/0"}
 
 
 @pytest.fixture

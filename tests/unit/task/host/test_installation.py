@@ -14,7 +14,7 @@ from k8sflow.environments.lock import Lock, StoredWheel
 from k8sflow.errors import DependencyError, StorageError
 from k8sflow.storage.artifacts import ArtifactStore, blob_key
 from k8sflow.storage.folder import FolderStore
-from k8sflow.task.host.installation import installed
+from k8sflow.task.host.installation import installed, unpack
 from tests.unit.task.host.agent_runs import ended, prepare, start_agent
 from tests.wheels import make_wheel
 
@@ -80,3 +80,60 @@ def test_the_programs_of_an_environment_run_by_themselves(tmp_path: Path, monkey
     python = installed("start", stored(tmp_path / "wheels", store), store, "F", print)
     done = subprocess.run([python.with_name("shade")], capture_output=True, text=True, check=True)
     assert done.stdout == "called\n"
+
+
+def test_a_package_that_was_named_by_a_file_is_installed_whatever_version_the_image_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.metadata import version
+
+    monkeypatch.chdir(tmp_path)
+    store = FolderStore(str(tmp_path / "store"))
+    data = make_wheel(tmp_path, "click", version("click"), {"click.py": "OWN = True\n"}).read_bytes()
+    blob = hashlib.sha256(data).hexdigest()
+    ArtifactStore(store, "F").save_blob(blob, [data])
+    stored_wheel = StoredWheel("click", version("click"), "click-py3-none-any.whl", blob, is_direct=True)
+    python = installed("start", Lock((), PYTHON, "linux", "", (stored_wheel,)), store, "F", print)
+    done = subprocess.run([python, "-c", "import click; print(click.OWN)"], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_wheels_for_another_architecture_are_refused_before_the_step(tmp_path: Path) -> None:
+    wheel = StoredWheel("x", "1.0", "x-1.0-cp311-cp311-manylinux_2_28_s390x.whl", "0" * 64)
+    lock = Lock((), PYTHON, "s390x-manylinux_2_28", "", (wheel,))
+    with pytest.raises(DependencyError, match="are locked for s390x, and the pod runs on"):
+        installed("start", lock, FolderStore(str(tmp_path)), "F", print)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("evil-1.0.data/scripts/python", "#!python\n"),
+        ("evil-1.0.data/data/bin/python", ""),
+        ("evil-1.0.data/data/pyvenv.cfg", ""),
+        ("evil-1.0.dist-info/entry_points.txt", "[console_scripts]\npython = evil:main\n"),
+        ("evil-1.0.dist-info/entry_points.txt", "[console_scripts]\n../../x = evil:main\n"),
+        ("../x.py", ""),
+    ],
+)
+def test_a_wheel_can_not_replace_the_interpreter_or_leave_its_folder(tmp_path: Path, file: str, text: str) -> None:
+    base = tmp_path / "image-python"
+    base.write_text("the interpreter of the image")
+    site, scripts = tmp_path / "e/lib/python3/site-packages", tmp_path / "e/bin"
+    site.mkdir(parents=True)
+    scripts.mkdir()
+    (scripts / "python").symlink_to(base)
+    data = make_wheel(tmp_path / "wheels", "evil", "1.0", {"evil.py": "", file: text}).read_bytes()
+    with pytest.raises(StorageError, match="a wheel "):
+        unpack(data, site, scripts)
+    assert base.read_text() == "the interpreter of the image"
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_package_whose_name_ends_like_the_data_folder_of_wheels_is_a_package(tmp_path: Path) -> None:
+    files = {"some.data/scripts/x.py": "", "shade-1.0.data/data/share/x": ""}
+    data = make_wheel(tmp_path / "wheels", "shade", "1.0", files).read_bytes()
+    site = tmp_path / "e/lib/python3/site-packages"
+    unpack(data, site, tmp_path / "e/bin")
+    assert (site / "some.data/scripts/x.py").exists()
+    assert (tmp_path / "e/share/x").exists()
