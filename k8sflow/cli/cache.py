@@ -113,7 +113,10 @@ def _of_code(plan: CachePlan, last: CacheEntry) -> dict[str, str]:
     before = {part: found for part, found in last.parts.items() if part in now or not part.startswith(_OF_TASKS)}
     is_in_pod = any(part.startswith("pod: ") for part in last.parts)
     if is_in_pod:
-        now = {part: found for part, found in now.items() if not part.startswith(_OF_PLACES)}
+        # The packages of a pod are locked for its platform.
+        now, before = (
+            {part: found for part, found in parts.items() if not part.startswith(_OF_PLACES)} for parts in (now, before)
+        )
     return differences(now, before)
 
 
@@ -122,7 +125,7 @@ _OF_TASKS = (
 )  # fmt: skip
 _OF_PLACES = (
     "python", "platform", "package ", "module ", "variable $", "all environment variables", "file /", "time zone",
-    "cores and memory",
+    "cores and memory", "packages of @pypi",
 )  # fmt: skip
 
 

@@ -43,6 +43,19 @@ def host_platform() -> str:
     return f"{sysconfig.get_platform()}{'-musl' if library.endswith('musl') else ''}"
 
 
+def known(requested: Requested, folder: Path) -> Lock | None:
+    """The lock for this machine to which a request was resolved here before; None if it wasn't.
+
+    Args:
+        requested: The request.
+        folder: The flow's folder.
+
+    Raises:
+        DependencyError: A file or folder from which a package is installed can't be read.
+    """
+    return _known(cache.folder("locks") / f"{_key(requested, folder, None)}.json")
+
+
 def resolve(
     what: str, requested: Requested, folder: Path, *, platform: str | None = None, refresh: bool = False
 ) -> Lock:

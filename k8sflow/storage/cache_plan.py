@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# The part of a key for the lock of a step with packages of its own.
+PACKAGES = "packages of @pypi"
+
 
 @dataclass(frozen=True)
 class CachePlan:
@@ -16,6 +19,7 @@ class CachePlan:
         carried: The hash of all code that a value may bring with it: a part of the key of a task that reads such a one.
         carried_refused: Why that code can't be compared with another run's; empty if it can be.
         is_here: True if the tasks run on this machine, with its libraries.
+        is_locked: True if the packages of the tasks are those of a lock, which is among the parts.
         of_task: True if the step reads ``current.task_id``.
         own_modules: The modules of that code, by their first names.
         reads: The attributes of ``self`` that the step may read; None if it may read any.
@@ -34,6 +38,7 @@ class CachePlan:
     carried: str = ""
     carried_refused: tuple[str, ...] = ()
     is_here: bool = False
+    is_locked: bool = False
     of_task: bool = False
     own_modules: tuple[str, ...] = ()
     reads: tuple[str, ...] | None = None

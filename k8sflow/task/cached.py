@@ -100,7 +100,7 @@ class Keys:
             if plan.carried_refused:
                 raise ArtifactError(f"an input may use any code of the flow, and {'; '.join(plan.carried_refused)}.")
             found["code that the inputs may use"] = plan.carried
-        if not plan.is_here:
+        if not plan.is_here or plan.is_locked:  # this process may have other packages than the task
             return found
         if None in modules or not known.isdisjoint(_REACHING):
             found["packages that the inputs may use"] = hashed(installed())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from k8sflow.environments import resolve
+from k8sflow.environments.lock import Lock
 from k8sflow.flow.compile import checked
+from k8sflow.flow.decorators.pypi import requested
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.caching.plan import Planner
 from k8sflow.runtime.commands.create import new_record
@@ -23,7 +26,20 @@ def plan_of_current_code(definition: FlowDefinition, step: str) -> CachePlan | N
     Raises:
         FlowDefinitionError: The flow has problems.
         PackageError: A file of its folder can't be read.
+        DependencyError: Nor can one from which a package is installed.
     """
     compiled = checked(definition)
-    record = replace(new_record(compiled, dict.fromkeys(compiled.run_values, ArtifactRef("", 0, "", ""))), tags=())
+    if step not in compiled.steps:
+        return None
+    values = dict.fromkeys(compiled.run_values, ArtifactRef("", 0, "", ""))
+    record = replace(new_record(compiled, values), tags=(), environments=_locks(compiled, step))
     return Planner(compiled, record, code_folder(compiled.flow)).plans().get(step)
+
+
+def _locks(definition: FlowDefinition, step: str) -> dict[str, Lock]:
+    """The lock of the step's packages, if it has any of its own; an empty one before they are resolved."""
+    wanted = requested(definition.decorations, definition.decorations_of(step, ()))
+    if wanted is None:
+        return {}
+    found = resolve.known(wanted, code_folder(definition.flow))
+    return {step: found or Lock(wanted.requirements, resolve.python_of(wanted), resolve.host_platform(), "")}

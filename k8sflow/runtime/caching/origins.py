@@ -61,8 +61,13 @@ def absolute(name: str, level: int, names: Mapping[str, Any]) -> str:
     return f"{base}.{name}" if name else base
 
 
-def is_installed(name: str) -> bool:
-    """True if a module that is not loaded is in an installed package, or comes with Python."""
+def is_installed(name: str, *, or_missing: bool = False) -> bool:
+    """True if a module that is not loaded is in an installed package, or comes with Python.
+
+    Args:
+        name: Its first name.
+        or_missing: The result for a module that this process doesn't find at all.
+    """
     if name in {OURS, *sys.stdlib_module_names}:
         return True
     from importlib.machinery import PathFinder  # noqa: PLC0415  few steps import as they run
@@ -71,6 +76,6 @@ def is_installed(name: str) -> bool:
 
     spec = PathFinder.find_spec(name)
     if spec is None:
-        return False
+        return or_missing
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
     return bool(places) and all(is_library_file(each) for each in places)

@@ -21,6 +21,7 @@ from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.step import is_step
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.missing_module import package_of
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.caching.bytecode import CodeFacts
@@ -30,7 +31,7 @@ from k8sflow.runtime.caching.named_files import NamedFiles
 from k8sflow.runtime.caching.outside import reasons
 from k8sflow.runtime.caching.statements import Statements
 from k8sflow.runtime.caching.walk import Walk
-from k8sflow.storage.cache_plan import CachePlan
+from k8sflow.storage.cache_plan import PACKAGES, CachePlan
 from k8sflow.storage.file_state import data_hash, hashed, newest_change, signature, source_hash
 from k8sflow.storage.records import LAYERED_FORMAT, RunRecord
 from k8sflow.task.libraries import versions
@@ -98,7 +99,7 @@ class Planner:
         return found
 
     def _plan(self, step: str, decorations: Sequence[Decoration], options: Mapping[str, Any]) -> CachePlan:
-        walk = Walk(self.definition.flow, self.modules)
+        walk = Walk(self.definition.flow, self.modules, is_locked=step in self.record.environments)
         is_here = step not in self.record.pods and step not in self.record.batch
         method = self.definition.steps[step].function
         walk.digest(method, step)
@@ -136,6 +137,7 @@ class Planner:
             ignore=tuple(options["ignore"]),
             max_age=options["max_age"],
             is_here=is_here,
+            is_locked=step in self.record.environments,
             of_task="task_id" in walk.reach.of_current or "*" in walk.reach.of_current,
             signature=signature(self.folder, outside) if is_here else "",
             outside=outside,
@@ -291,18 +293,21 @@ class Planner:
 
     def _environment(self, walk: Walk, step: str, *, is_here: bool) -> dict[str, str]:
         """The parts that say in which environment the step runs."""
+        lock = self.record.environments.get(step)
+        packages = {} if lock is None else {PACKAGES: hashed(lock.id)}
         options = self.record.pods.get(step) or self.record.batch.get(step)
         if not is_here and options is not None:
-            return {
+            return packages | {
                 f"pod: {name}": hashed(repr(value))
                 for name in _OF_PODS
                 if (value := getattr(options, name, None)) is not None
             }
         cores = self.record.resources.get(step)
         found = of_machine(walk.reach.modules, _names(walk.facts), cores)
-        found |= {
-            f"package {name}": hashed(version) for name, version in versions(walk.reach.libraries, self.modules).items()
-        }
+        locked = set() if lock is None else {package.name for package in lock.packages}
+        libraries = {name for name in walk.reach.libraries if package_of(name) not in locked}
+        found |= {f"package {name}": hashed(version) for name, version in versions(libraries, self.modules).items()}
+        found |= packages
         if walk.reach.reads_environment or any(facts.reads_environment for facts in walk.facts):
             everything = {
                 n: v for n, v in self.variables.items() if n not in _OF_SHELL and not n.startswith("K8SFLOW_")

@@ -52,10 +52,13 @@ class Walk:
     Args:
         flow: The flow, whose members are looked at where the code mentions them.
         modules: The loaded modules by name.
+        is_locked: True if the step has packages of its own: modules that this process doesn't find are theirs.
     """
 
-    def __init__(self, flow: type[FlowSpec], modules: Mapping[str, types.ModuleType] | None = None) -> None:
-        self._flow = flow
+    def __init__(
+        self, flow: type[FlowSpec], modules: Mapping[str, types.ModuleType] | None = None, *, is_locked: bool = False
+    ) -> None:
+        self._flow, self._is_locked = flow, is_locked
         self._modules = sys.modules if modules is None else modules
         self._digests: dict[int, str] = {}
         # Where an object that can be changed was first found, and how many such objects each place has.
@@ -327,7 +330,7 @@ class Walk:
     def _imported(self, name: str, of: tuple[str, ...], facts: CodeFacts, where: str) -> None:
         first = name.partition(".")[0]
         module = self._modules.get(name)
-        if is_library(module) if module is not None else is_installed(first):
+        if is_library(module) if module is not None else is_installed(first, or_missing=self._is_locked):
             self.reach.library(name)
             if name.partition(".")[0] == OURS and "current" in {*of, *facts.names}:
                 self.reach.of_current |= facts.loads

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.storage.cache_plan import CachePlan
+from k8sflow.environments.lock import Lock
+from k8sflow.storage.cache_plan import PACKAGES, CachePlan
+from tests.support import pod_options
 from tests.unit.runtime.caching.planning import parts, plans
 
 HELPERS = """
@@ -309,3 +311,44 @@ def test_a_config_counts_where_its_value_is_used(folder: Path, uses: str, part: 
     assert not found[0].refused
     name = uses.split(".")[1].partition("[")[0] if part == "" else ""
     assert found[0].may_read(name) if name else found[0].parts[part] != found[2].parts[part]
+
+
+def test_the_lock_of_a_step_is_a_part_of_its_key(folder: Path) -> None:
+    """It stands for what the step imports and this process doesn't have, wherever the step runs."""
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace("        self.result += math", "        import shade\n        self.result += math"),
+    }
+    locks = [Lock(("shade",), "3.12", "linux", f"# {version}\n") for version in (1, 2)]
+    without = plans(folder, files)["work"]
+    assert without.refused
+    found = [plans(folder, files, environments={"work": lock})["work"] for lock in locks]
+    assert not found[0].refused
+    assert "all code of the folder" not in found[0].parts
+    assert found[0].is_locked
+    assert not without.is_locked
+    assert {name for name in found[0].parts if found[0].parts[name] != found[1].parts[name]} == {PACKAGES}
+    pods = {"pods": {"work": pod_options(image="python:3.12")}}
+    in_pods = [plans(folder, files, environments={"work": lock}, **pods)["work"].parts for lock in locks]
+    assert {name for name in in_pods[0] if in_pods[0][name] != in_pods[1][name]} == {PACKAGES}
+
+
+def test_a_locked_package_counts_and_not_the_version_of_this_process(folder: Path) -> None:
+    """The step doesn't see that one."""
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace("        self.result += math", "        import click\n        self.result += math"),
+    }
+    lock = Lock(("click",), "3.12", "linux", '[[packages]]\nname = "click"\nversion = "8.1.8"\n')
+    assert "package click" in plans(folder, files)["work"].parts
+    assert "package click" not in plans(folder, files, environments={"work": lock})["work"].parts
+
+
+def test_a_module_of_the_folder_is_none_of_the_locked_ones(folder: Path) -> None:
+    """All code counts, as without a lock: the folder comes first."""
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace("        self.result += math", "        import other\n        self.result += math"),
+    }
+    lock = Lock(("other",), "3.12", "linux", '[[packages]]\nname = "other"\nversion = "1"\n')
+    assert "all code of the folder" in plans(folder, files, environments={"work": lock})["work"].parts
