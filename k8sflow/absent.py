@@ -40,7 +40,6 @@ _INSTEAD = {
             "tuple_util",
             "unbounded_foreach",
             "unbounded_test_foreach_internal",
-            "util",
         ),
         _INTERNAL,
     ),

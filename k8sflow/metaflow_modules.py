@@ -74,6 +74,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "runner.metaflow_runner": _RUNNER,
     "runner.nbdeploy": _RUNNER,
     "runner.nbrun": _RUNNER,
+    "util": ("k8sflow.metaflow_util",),
     "user_configs": _PARAMETERS,
     "user_configs.config_parameters": _PARAMETERS,
     "user_decorators": _MUTATORS,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from k8sflow.errors import ConfigurationError
 
@@ -89,7 +90,9 @@ def translated(document: Mapping[str, Any]) -> Imported:
     found = Imported()
     for variable, value in sorted(document.items()):  # that for Kubernetes alone is after the default image
         key = variable.removeprefix(_PREFIX)
-        if key in SAME:
+        if key in SAME and SAME[key] == "endpoint" and "@" in urlsplit(str(value)).netloc:
+            found.left[variable] = "its URL contains keys: set the endpoint without them"
+        elif key in SAME:
             found.settings[SAME[key]] = value if isinstance(value, str) else json.dumps(value)
         elif key not in _OTHERWISE and _HOLDS.get(key) != value:
             found.left[variable] = "k8sflow has no such setting"
@@ -101,7 +104,7 @@ def translated(document: Mapping[str, Any]) -> Imported:
             found.settings["root"] = root.rstrip("/")
     elif root is not None:
         found.left[f"{_PREFIX}DATASTORE_SYSROOT_S3"] = f"{root!r} is not a URL of S3"
-    if kind not in {"local", "s3"}:
+    if not isinstance(kind, str) or kind not in {"local", "s3"}:
         found.left[f"{_PREFIX}DEFAULT_DATASTORE"] = f"k8sflow keeps runs in folders and in S3, not in {kind!r}"
     if encryption := document.get(f"{_PREFIX}S3_SERVER_SIDE_ENCRYPTION"):
         found.settings["s3_write_headers"] = f"x-amz-server-side-encryption={encryption}"

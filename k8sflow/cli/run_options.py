@@ -49,16 +49,7 @@ def options() -> list[click.Parameter]:
             help="Record when each task was submitted, started and committed, for the command timeline.",
         ),
         _page(),
-        click.Option(
-            ["--no-cache", "without_cache"],
-            is_flag=True,
-            help="Take no results of earlier runs for steps under @cache; those of this run replace them.",
-        ),
-        click.Option(
-            ["--refresh-environments"],
-            is_flag=True,
-            help="Resolve the packages of @pypi again, and replace their locks.",
-        ),
+        *_not_reused(),
         *_identity(),
         click.Option(
             ["--max-log-size"],
@@ -79,6 +70,22 @@ def _page() -> click.Option:
         is_flag=True,
         help="Open the run's page in the browser, and serve it until a minute after the end. Needs k8sflow[ui].",
     )
+
+
+def _not_reused() -> list[click.Parameter]:
+    """The options to do again what earlier runs did."""
+    return [
+        click.Option(
+            ["--no-cache", "without_cache"],
+            is_flag=True,
+            help="Take no results of earlier runs for steps under @cache; those of this run replace them.",
+        ),
+        click.Option(
+            ["--refresh-environments"],
+            is_flag=True,
+            help="Resolve the packages of @pypi again, and replace their locks.",
+        ),
+    ]
 
 
 def _identity() -> list[click.Parameter]:

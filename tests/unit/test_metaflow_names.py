@@ -52,6 +52,20 @@ def test_a_missing_setting_names_those_there_are() -> None:
         exec("from k8sflow.metaflow_config import SERVICE_URL", {})
 
 
+def test_functions_of_metaflows_util(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K8SFLOW_USER", "ada")
+    names: dict[str, object] = {}
+    exec("from k8sflow.util import get_username, resolve_identity, to_bytes, to_unicode", names)
+    exec("found = get_username(), resolve_identity(), to_bytes('é'), to_bytes(1.5), to_unicode(b'x')", names)
+    assert names["found"] == ("ada", "user:ada", "é".encode(), b"1.5", "x")
+
+
+def test_there_is_no_page_of_metaflows_ui() -> None:
+    names: dict[str, object] = {}
+    exec("from k8sflow.metaflow_config import UI_URL", names)
+    assert names["UI_URL"] is None
+
+
 class _Webhook(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

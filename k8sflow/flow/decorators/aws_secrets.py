@@ -15,8 +15,8 @@ _OPTIONS = ("region", "json", "env_var_name")
 _SESSION = "k8sflow"
 
 
-def get(secret_id: str, options: Mapping[str, Any], role: str | None) -> dict[str, str]:
-    """The variables of a secret (``SecretStore``).
+def get(secret_id: str, options: Mapping[str, Any], role: str | None) -> dict[str, Any]:
+    """The variables of a secret (``SecretStore``), not checked.
 
     Args:
         secret_id: Its name or ARN.
@@ -73,7 +73,7 @@ def _answer(secret_id: str, options: Mapping[str, Any], role: str | None) -> Map
     return found
 
 
-def _fields(secret_id: str, text: str) -> dict[str, str]:
+def _fields(secret_id: str, text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except ValueError:
@@ -84,13 +84,13 @@ def _fields(secret_id: str, text: str) -> dict[str, str]:
             advice="For one plain text, add the option json=False: "
             '{"type": "aws-secrets-manager", "id": …, "options": {"json": False}}.',
         )
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for key, value in document.items():
         if _variable(key) in found:
             raise ConfigurationError(
                 f"@secrets: two keys of the secret {secret_id!r} are the variable {_variable(key)}."
             )
-        found[_variable(key)] = str(value)
+        found[_variable(key)] = value
     return found
 
 

@@ -111,9 +111,19 @@ def read_secrets(source: SecretSource, role: str | None, environment: Mapping[st
         case _ if source.kind == _AWS:
             from k8sflow.flow.decorators import aws_secrets  # noqa: PLC0415  only for such secrets
 
-            return variables(aws_secrets.get(source.id, source.options, source.role or role))
+            return _checked(source, aws_secrets.get(source.id, source.options, source.role or role))
         case _:
             return _read_store(source, role)
+
+
+def _checked(source: SecretSource, fields: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        return variables(fields)
+    except ValueError as error:  # which contains no value
+        raise ConfigurationError(
+            f"@secrets: the fields of the secret {source.id!r} are not all variables: {error}.",
+            advice="Store names and texts, or read the text as a whole into one variable: the option json=False.",
+        ) from None
 
 
 def _read_file(path: Path) -> dict[str, str]:

@@ -67,6 +67,16 @@ def test_a_profile_of_metaflow_is_found(folder: Path, monkeypatch: pytest.Monkey
     assert not (folder / "new.toml").exists()
 
 
+def test_odd_values_are_left(folder: Path) -> None:
+    """Keys in a URL are neither printed nor written."""
+    found = metaflow_profile.translated(
+        {"METAFLOW_DEFAULT_DATASTORE": ["s3"], "METAFLOW_S3_ENDPOINT_URL": "https://me:hunter2@minio:9000"}
+    )
+    assert found.settings == {}
+    assert found.left.keys() == {"METAFLOW_DEFAULT_DATASTORE", "METAFLOW_S3_ENDPOINT_URL"}
+    assert "hunter2" not in str(found.left)
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", "3"])
 def test_a_file_that_is_none_is_reported(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)

@@ -39,6 +39,9 @@ def endpoint() -> Iterator[str]:
         )
         client.create_secret(Name="prod/db", SecretString='{"DB_USER": "ada", "db-port": 5432}')
         client.create_secret(Name="twice", SecretString='{"a-b": "hidden", "a.b": "hidden"}')
+        client.create_secret(Name="nested", SecretString='{"db": {"password": "hidden"}}')
+        client.create_secret(Name="null", SecretString='{"x": null}')
+        client.create_secret(Name="bad name", SecretString='{"a=b": "hidden"}')
         client.create_secret(Name="plain.token", SecretString="hidden")
         client.create_secret(Name="key", SecretBinary=b"\x00\xff")
         yield url
@@ -86,6 +89,10 @@ def test_a_secret_becomes_variables(
         ("plain.token", {}, "is not an object of JSON"),
         ("twice", {}, "are the variable a_b"),
         ("prod/db", {"nonsense": 1}, "has no option 'nonsense'"),
+        ("nested", {}, "the value of 'db' has to be a text"),
+        ("null", {}, "the value of 'x' has to be a text"),
+        ("bad name", {}, "'a=b' can't be the name of a variable"),
+        ("key", {"env_var_name": "a=b"}, "'a=b' can't be the name of a variable"),
     ],
 )
 def test_one_that_can_not_be_read_is_named_without_its_value(
