@@ -478,19 +478,23 @@ PLAIN = (
 def test_a_task_that_is_killed_while_it_keeps_its_result(folder: Path, moment: str) -> None:
     """It has a commit, so the run succeeds; a later run takes the result, or runs the step if it was not kept yet."""
     file = write_flow(folder, PLAIN + END, head=HEAD)
-    (folder.parent / "patches").mkdir()
-    # Loaded by each interpreter, and no part of any key.
-    (folder.parent / "patches" / "sitecustomize.py").write_text(
+    patches = folder.parent / "patches"
+    patches.mkdir()
+    # Loaded by each interpreter of each run, since it is a part of the key; it kills while the file is there.
+    (patches / "sitecustomize.py").write_text(
         "import os, signal, k8sflow.storage.folder as folder\n"
         "put, die = folder.FolderStore.put, lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
         "def patched(self, key, *arguments):\n"
-        "    if '/cache/' not in key:\n        return put(self, key, *arguments)\n"
+        "    file = os.path.join(os.path.dirname(__file__), 'kill')\n"
+        "    if '/cache/' not in key or not os.path.exists(file):\n        return put(self, key, *arguments)\n"
         + ("    die()\n" if moment == "before" else "    put(self, key, *arguments)\n    die()\n")
         + "folder.FolderStore.put = patched\n"
     )
-    assert "RESULT 11" in _run(file, PYTHONPATH=str(folder.parent / "patches"))
+    (patches / "kill").touch()
+    assert "RESULT 11" in _run(file, PYTHONPATH=str(patches))
+    (patches / "kill").unlink()
     for is_cached in (moment == "after", True):
-        output = _run(file)
+        output = _run(file, PYTHONPATH=str(patches))
         assert "RESULT 11" in output
         assert ("[start/0] cached from" in output) is is_cached
 
