@@ -42,10 +42,10 @@ SAME = {
     "S3_ENDPOINT_URL": "endpoint",
 }
 # Settings whose values are written in another way.
-_OTHERWISE = ("DATASTORE_SYSROOT_S3", "DEFAULT_DATASTORE", "S3_SERVER_SIDE_ENCRYPTION")
+_OTHERWISE = ("DATASTORE_SYSROOT_GS", "DATASTORE_SYSROOT_S3", "DEFAULT_DATASTORE", "S3_SERVER_SIDE_ENCRYPTION")
 # Values that hold here anyway.
 _HOLDS = {"DEFAULT_METADATA": "local", "DEFAULT_ENVIRONMENT": "local", "DEFAULT_DATASTORE": "local"}
-_SCHEME = "s3://"
+_SCHEME, _SCHEME_OF_GOOGLE = "s3://", "gs://"
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,14 @@ def translated(document: Mapping[str, Any]) -> Imported:
             found.settings[SAME[key]] = value if isinstance(value, str) else json.dumps(value)
         elif key not in _OTHERWISE and _HOLDS.get(key) != value:
             found.left[variable] = "k8sflow has no such setting"
+    _take_store(document, found)
+    if encryption := document.get(f"{_PREFIX}S3_SERVER_SIDE_ENCRYPTION"):
+        found.settings["s3_write_headers"] = f"x-amz-server-side-encryption={encryption}"
+    return found
+
+
+def _take_store(document: Mapping[str, Any], found: Imported) -> None:
+    """Adds the bucket, and the root if the default store is one."""
     root = document.get(f"{_PREFIX}DATASTORE_SYSROOT_S3")
     kind = document.get(f"{_PREFIX}DEFAULT_DATASTORE", "local")
     if isinstance(root, str) and root.startswith(_SCHEME):
@@ -104,8 +112,10 @@ def translated(document: Mapping[str, Any]) -> Imported:
             found.settings["root"] = root.rstrip("/")
     elif root is not None:
         found.left[f"{_PREFIX}DATASTORE_SYSROOT_S3"] = f"{root!r} is not a URL of S3"
-    if not isinstance(kind, str) or kind not in {"local", "s3"}:
-        found.left[f"{_PREFIX}DEFAULT_DATASTORE"] = f"k8sflow keeps runs in folders and in S3, not in {kind!r}"
-    if encryption := document.get(f"{_PREFIX}S3_SERVER_SIDE_ENCRYPTION"):
-        found.settings["s3_write_headers"] = f"x-amz-server-side-encryption={encryption}"
-    return found
+    google = document.get(f"{_PREFIX}DATASTORE_SYSROOT_GS")
+    if kind == "gs" and isinstance(google, str) and google.startswith(_SCHEME_OF_GOOGLE):
+        found.settings["root"] = google.rstrip("/")
+    elif google is not None:
+        found.left[f"{_PREFIX}DATASTORE_SYSROOT_GS"] = f"{google!r} is not the URL of the default datastore"
+    if not isinstance(kind, str) or kind not in {"local", "s3", "gs"}:
+        found.left[f"{_PREFIX}DEFAULT_DATASTORE"] = f"k8sflow keeps runs in folders, s3:// and gs://, not in {kind!r}"

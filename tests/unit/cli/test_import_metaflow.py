@@ -77,6 +77,17 @@ def test_odd_values_are_left(folder: Path) -> None:
     assert "hunter2" not in str(found.left)
 
 
+@pytest.mark.parametrize(
+    ("kind", "root", "settings"),
+    [("gs", "gs://lake/x/", {"root": "gs://lake/x"}), ("s3", "gs://lake", {}), ("gs", 3, {})],
+)
+def test_a_bucket_of_google_becomes_the_root(kind: str, root: object, settings: dict[str, str]) -> None:
+    """If it is the default."""
+    found = metaflow_profile.translated({"METAFLOW_DEFAULT_DATASTORE": kind, "METAFLOW_DATASTORE_SYSROOT_GS": root})
+    assert found.settings == settings
+    assert bool(found.left) != bool(settings)
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", "3"])
 def test_a_file_that_is_none_is_reported(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
