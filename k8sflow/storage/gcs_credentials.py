@@ -95,7 +95,7 @@ def _of_machine(host: str) -> Token:
 
 
 def _of_person(document: Mapping[str, Any], file: Path) -> Token:
-    """A token of the person who has logged in."""
+    """A token for the user who is logged in with gcloud."""
     try:
         fields = {name: document[name] for name in ("client_id", "client_secret", "refresh_token")}
         body = urlencode({"grant_type": "refresh_token", **fields}).encode()

@@ -1,4 +1,4 @@
-"""Decides which requests are answered: those of a person who has the address that the command printed.
+"""Access control: only requests with the token from the printed address are served.
 
 A page of another site can send requests to this machine, and can make its own name lead here. So a request has to have
 this server's name in its Host header, must not come from another site, and needs the cookie that the printed address
