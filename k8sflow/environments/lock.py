@@ -93,7 +93,7 @@ class Lock:
     @cached_property
     def packages(self) -> tuple[LockedPackage, ...]:
         """The packages, in alphabetical order."""
-        from k8sflow import toml  # noqa: PLC0415  a pod, which has no need of it, may be without its package
+        from k8sflow import toml  # noqa: PLC0415  a pod with Python 3.10 has no parser
 
         return tuple(_packages(toml.loads(self.text)))
 
