@@ -71,7 +71,8 @@ function lost(isLost) {
   if (said.textContent !== words) said.textContent = words;
 }
 
-// Calls a function again and again, seconds apart; while the page is hidden, not at all. It ends when that returns false.
+// Calls a function again and again, seconds apart; while the page is hidden, not at all. It ends when that returns false;
+// null says that the server was not asked, a number after how many seconds to call it next.
 export function repeat(seconds, work) {
   let waiting = null;
   async function once() {
@@ -80,7 +81,7 @@ export function repeat(seconds, work) {
     let pause = seconds;
     try {
       const next = await work();
-      lost(false);
+      if (next !== null) lost(false);
       if (next === false) return;
       if (typeof next === "number") pause = next;
     } catch (error) {

@@ -82,6 +82,45 @@ def test_output_is_followed_and_searched(page: Page, reader: Reader, store: Obje
     log.close()
 
 
+def test_a_search_in_a_long_log_fetches_only_what_is_shown(
+    page: Page, reader: Reader, store: ObjectStore, graph: Graph
+):
+    """A piece around the hit, out of ten megabytes; it stays in sight while the page is updated."""
+    made = Made(store, graph)
+    lines = b"".join(b"line %d\n" % number for number in range(800_000))
+    made.starts("start", output=lines)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_page(page, reader, "/runs/F/r1/tasks/start/0")
+    page.wait_for_selector("#log >> text=line 799999")
+    del asked[:]
+    page.fill("#log-search", "line 400000")
+    page.press("#log-search", "Enter")
+    page.wait_for_selector("#log .now:has-text('line 400000')")
+    for _ in range(2):  # the page is looked at again, once a second
+        with page.expect_request(lambda request: request.url.endswith("/tasks/start/0")):
+            pass
+    assert len([url for url in asked if "/log?" in url]) <= 3
+    assert page.is_visible("#log .now:has-text('line 400000')")
+    assert page.is_visible("text=Show earlier output")
+    page.check("#log-follow")
+    page.wait_for_selector("#log >> text=line 799999")
+    assert len([url for url in asked if "/log?" in url]) <= 7
+
+
+def test_lines_that_a_long_log_drops_can_be_shown_again(page: Page, reader: Reader, store: ObjectStore, graph: Graph):
+    """The page keeps the last 20,000 lines."""
+    made = Made(store, graph)
+    made.task("start", output=b"".join(b"%04d\n" % (number % 10_000) for number in range(25_000)))
+    made.ends()
+    open_page(page, reader, "/runs/F/r1/tasks/start/0")
+    page.wait_for_selector("text=bytes 25,000 to 125,000")
+    assert page.locator("#log .line").count() == 20_000
+    page.click("text=Show earlier output")
+    page.wait_for_selector("#log-said >> text=125.0 kB")
+    assert page.locator("#log .line").count() == 25_000
+
+
 def test_artifacts_and_cards_are_opened(page: Page, reader: Reader, store: ObjectStore, graph: Graph):
     """A script in a card runs in its frame, without the rights of this site."""
     made = Made(store, graph)
