@@ -175,6 +175,11 @@ class RunReader:
         found = [row for version, row in list(self._rows.values()) if version > since]
         return sorted(found, key=lambda row: (self.steps[row.step], task_order(row.task)))
 
+    def row(self, step: str, task: str) -> TaskRow | None:
+        """A task; None if it was not seen yet."""
+        _, found = self._rows.get((step, task), (0, None))
+        return found
+
     def rows(self) -> list[TaskRow]:
         """All tasks."""
         return self.changed(0)

@@ -1,9 +1,10 @@
 // A task: its output as it grows, and its artifacts when they are asked for.
-import { make, pill, refresh, repeat, size, text } from "/static/common.js";
+import { make, repeat, size, text } from "/static/common.js";
 import { linesOf } from "/static/ansi.js";
 
 const root = document.getElementById("task"), log = document.getElementById("log"), said = document.getElementById("log-said");
 const url = root.dataset.url, attempt = root.dataset.attempt, stream = log.dataset.stream;
+const poll = Number(root.dataset.poll), isDone = root.dataset.over === "1";
 const PIECE = 256 * 1024, MOST_LINES = 20000, QUIET_ANSWERS = 3;
 const query = (more) => new URLSearchParams({ stream, ...(attempt ? { attempt } : {}), ...more });
 let from = 0, to = 0, rest = new Uint8Array(), quiet = 0, isBehind = false, hits = [], now = -1, sought = "";
@@ -51,8 +52,7 @@ function tell() {
 const isOver = () => quiet > QUIET_ANSWERS;
 const isNearEnd = () => log.scrollTop + 2 * log.clientHeight > log.scrollHeight;
 
-// The newest version of this page.
-const current = async () => new DOMParser().parseFromString(await text(`${url}?${query({})}`), "text/html");
+const pageIn = (found) => new DOMParser().parseFromString(found, "text/html");
 
 // Shows a log from an offset on; whole lines only, and what is longer than a piece when it is asked for.
 async function start(at) {
@@ -136,7 +136,7 @@ search.addEventListener("change", () => { if (search.value !== sought) mark(); }
 search.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); if (hits.length && search.value) next(event.shiftKey ? -1 : 1); else mark(); } });
 follow.addEventListener("change", async () => {
   if (!follow.checked) return;
-  if (isBehind) await startAtEnd(Number((await current()).querySelector("#log").dataset.size));
+  if (isBehind) await startAtEnd(Number(pageIn(await text(`${url}?${query({})}`)).getElementById("log").dataset.size));
   log.scrollTop = log.scrollHeight;
 });
 log.addEventListener("wheel", (event) => { if (event.deltaY < 0) follow.checked = false; });
@@ -165,27 +165,26 @@ for (const each of document.querySelectorAll("details.artifact")) {
 
 await startAtEnd(Number(log.dataset.size)).catch(() => {});
 root.dataset.ready = "1";
-repeat(0.5, async () => {
+repeat(poll, async () => {
   if (isOver() || !(follow.checked || isNearEnd())) return null;
-  return (await grow()) ? 0.1 : 0.5;
+  return (await grow()) ? 0.1 : poll;
 });
 
-// The rest of the page changes when the task ends.
-if (root.dataset.state === "running") {
-  repeat(1, async () => {
-    const page = new DOMParser().parseFromString(await text(location.href), "text/html"), fresh = page.getElementById("task");
-    if (fresh.dataset.state !== "running") { location.reload(); return false; }
-    for (const card of fresh.querySelectorAll("article.card")) if (!document.querySelector("article.card")) { location.reload(); return false; }
-    return 1;
+// The rest of the page changes with the task's state, with each execution, and with each card.
+if (!isDone) {
+  repeat(poll, async () => {
+    const fresh = pageIn(await text(location.href)).getElementById("task");
+    if (fresh.dataset.version !== root.dataset.version) { location.reload(); return false; }
+    return fresh.dataset.over === "0";
   });
 }
 
 // Cards are loaded again when they change; one that updates itself gets its new data.
 const seen = new Map();
 for (const frame of document.querySelectorAll("article.card iframe")) {
-  if (root.dataset.state !== "running") break;
+  if (isDone) break;
   const [path, more] = frame.getAttribute("src").split("?");
-  repeat(1, async () => {
+  repeat(poll, async () => {
     const found = JSON.parse(await text(`${path}/version?${more ?? ""}`)), before = seen.get(frame);
     if (before && before.page !== found.page) frame.src = frame.src;
     else if (found.data && before?.data !== found.data) frame.contentWindow.postMessage(JSON.parse(found.data), "*");

@@ -82,6 +82,24 @@ def test_output_is_followed_and_searched(page: Page, reader: Reader, store: Obje
     log.close()
 
 
+def test_the_next_execution_of_a_task_replaces_the_last_one(
+    page: Page, reader: Reader, store: ObjectStore, graph: Graph
+):
+    """Its output is shown from its beginning, and none of the one before it."""
+    made = Made(store, graph)
+    made.task("start", width=1)
+    made.starts("work", output=b"the first one\n" * 3)
+    open_page(page, reader, "/runs/F/r1/tasks/work/0")
+    page.wait_for_selector("#log >> text=the first one")
+    made.fails("work", "0")
+    page.wait_for_selector("#status >> text=waits for a retry")
+    made.starts("work", "0", 1, b"the second one\n")
+    page.wait_for_selector("#log >> text=the second one")
+    assert page.locator("#log .line").count() == 1
+    made.task("work", "0", attempt=1)
+    page.wait_for_selector("#status >> text=succeeded")
+
+
 def test_a_search_in_a_long_log_fetches_only_what_is_shown(
     page: Page, reader: Reader, store: ObjectStore, graph: Graph
 ):

@@ -174,6 +174,22 @@ def test_an_execution_can_be_chosen(reader: Reader, made: Made):
     assert reader.ask("/runs/F/r1/tasks/work/0?attempt=7").status == 404
 
 
+def test_a_task_that_waits_for_a_retry_has_not_failed(reader: Reader, made: Made):
+    """The page names the execution that it shows, so that its script doesn't read the output of another one."""
+    page = "/runs/F/r1/tasks/work/1"
+    text = reader.text(page)
+    assert 'data-attempt="0" data-state="retrying"' in text
+    assert 'data-over="0"' in text
+    made.starts("work", "1", 1, b"once more")
+    wait_for(lambda: 'data-attempt="1" data-state="running"' in reader.text(page))
+    assert reader.text(f"{page}/log?attempt=0") == ""
+    assert reader.text(f"{page}/log?attempt=1") == "once more"
+    assert 'data-attempt="0" data-state="failed"' in reader.text(f"{page}?attempt=0")
+    made.ends(Outcome.USER_ERROR)
+    wait_for(lambda: 'data-state="lost"' in reader.text(page))
+    assert 'data-over="1"' in reader.text(page)
+
+
 @pytest.mark.parametrize("attempt", ["x", "-1", "9" * 5_000, "9" * 20, "%D9%A3", "1_0", "0x1"])
 def test_the_number_of_an_execution_is_checked(reader: Reader, made: Made, attempt: str):
     for part in ("", "/log", "/download", "/artifacts/x", "/cards/x"):
