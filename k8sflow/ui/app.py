@@ -101,6 +101,7 @@ class Ui:
         rows, chosen = self.library.rows(), filter_of(request.query_params)
         found = list(wanted(rows, chosen))
         most = _number(request.query_params.get("most"), _ROWS_OF_PAGE)
+        longer = request.url.remove_query_params("part").include_query_params(most=most + 10 * _ROWS_OF_PAGE)
         flows, users = sorted({row.flow for row in rows}), sorted({row.user for row in rows if row.user})
         return self._page(
             "rows" if request.query_params.get("part") == "rows" else "runs",
@@ -111,9 +112,7 @@ class Ui:
             users=users,
             statuses=STATUSES,
             chosen=request.query_params,
-            more=str(request.url.include_query_params(most=most + 10 * _ROWS_OF_PAGE).query)
-            if len(found) > most
-            else "",
+            more=longer.query if len(found) > most else "",
         )
 
     def _compare(self, request: Request) -> Response:

@@ -18,7 +18,7 @@ from k8sflow.errors import ArtifactError
 from k8sflow.storage.encoding import stored
 from k8sflow.storage.objects import Buffer
 
-# What is longer takes Python more than a second or two to read.
+# Python takes more than a second or two to read longer ones.
 MOST_STREAM_BYTES = 2 << 20
 _MOST_NUMBERS = 2_000
 _DEEPEST = 50
@@ -134,7 +134,7 @@ def read_plain(data: Buffer, encoding: str, most: int | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Stated:
-    """A value that is stated by words: it would be too long.
+    """Stands in for a value that is too long to show.
 
     Args:
         words: The words.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,6 +85,16 @@ def test_the_list_is_filtered(reader: Reader, store: ObjectStore, graph: Graph, 
     assert {run for run in ("r1", "r2", "r3") if f'data-run="F/{run}"' in text} == found
 
 
+def test_more_runs_are_shown_on_a_whole_page(reader: Reader, store: ObjectStore, graph: Graph):
+    """Also after the rows were fetched again by themselves; the filter is kept."""
+    for number in range(3):
+        Made(store, graph, f"r{number}").ends()
+    for part in ("", "&part=rows"):
+        found = re.search(r'href="([^"]+)">Show more<', reader.text(f"/?user=ada&most=2{part}"))
+        assert found is not None
+        assert html.unescape(found[1]) == "/?user=ada&most=1002"
+
+
 def test_the_list_follows_the_store(reader: Reader, store: ObjectStore, graph: Graph):
     """New runs, ends, tags and deleted runs are seen, although ended runs are read once."""
     made = Made(store, graph)
@@ -101,6 +113,16 @@ def test_a_run_shows_its_tasks_by_state(reader: Reader, made: Made):
     assert "ValueError: " in text
     assert "Fix it." in text
     assert "1 / 3" in text
+
+
+def test_a_run_that_is_opened_first_has_one_before_it(reader: Reader, store: ObjectStore, graph: Graph):
+    """Nobody has looked at the list before."""
+    for number in range(3):
+        Made(store, graph, f"2026010{number + 1}-000000-000000", created=1e6 + number).ends()
+    text = reader.text("/runs/F/20260102-000000-000000")
+    assert 'href="/runs/F/20260101-000000-000000">run before<' in text
+    assert "compare with it" in text
+    assert "run before" not in reader.text("/runs/F/20260101-000000-000000")
 
 
 def test_what_changed_is_sent_once(reader: Reader, made: Made):
