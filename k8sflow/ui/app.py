@@ -258,7 +258,7 @@ def filter_of(query: Mapping[str, str]) -> Filter:
 
 
 def _day(text: str) -> float | None:
-    """The time that a field for a date and a time has, in the server's zone."""
+    """The time in a field for a date and a time; in the server's zone if the page's script has not added its own."""
     try:
         return datetime.fromisoformat(text).astimezone().timestamp()
     except (ValueError, OverflowError, OSError):

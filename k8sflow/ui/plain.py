@@ -1,8 +1,8 @@
 """Reads a pickled value as data: no class is looked up, no module imported, and no function called.
 
 A pickle is a program that names classes and functions, and calls them. Here each name gives a class of this module
-that only remembers what it was called with. So Python's own containers, numbers and texts come out as they are, arrays
-as their numbers, and everything else as its name and its parts.
+that only remembers what it was called with. So numbers, texts, lists and dictionaries come out as they are, tuples and
+sets as lists, arrays as their numbers, and everything else, dates included, as its name and its parts.
 """
 
 from __future__ import annotations

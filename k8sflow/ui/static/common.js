@@ -43,14 +43,16 @@ export function localTimes(root = document) {
 }
 
 // Replaces a part of the page by the server's new version of it; where nothing changed, not even the selection is lost.
-export async function refresh(id, url) {
-  const old = document.getElementById(id);
-  const found = new DOMParser().parseFromString(await text(url), "text/html");
-  const fresh = found.getElementById(id) ?? found.body;
+export function replacePart(id, page) {
+  const old = document.getElementById(id), fresh = page.getElementById(id);
   localTimes(fresh);
   if (fresh.innerHTML === old.innerHTML) return false;
   old.replaceChildren(...fresh.childNodes);
   return true;
+}
+
+export async function pageAt(url) {
+  return new DOMParser().parseFromString(await text(url), "text/html");
 }
 
 export async function text(url) {

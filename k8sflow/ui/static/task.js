@@ -1,5 +1,5 @@
 // A task: its output as it grows, and its artifacts when they are asked for.
-import { make, repeat, size, text } from "/static/common.js";
+import { make, pageAt, repeat, size, text } from "/static/common.js";
 import { linesOf } from "/static/ansi.js";
 
 const root = document.getElementById("task"), log = document.getElementById("log"), said = document.getElementById("log-said");
@@ -52,7 +52,6 @@ function tell() {
 const isOver = () => quiet > QUIET_ANSWERS;
 const isNearEnd = () => log.scrollTop + 2 * log.clientHeight > log.scrollHeight;
 
-const pageIn = (found) => new DOMParser().parseFromString(found, "text/html");
 
 // Shows a log from an offset on; whole lines only, and what is longer than a piece when it is asked for.
 async function start(at) {
@@ -136,7 +135,7 @@ search.addEventListener("change", () => { if (search.value !== sought) mark(); }
 search.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); if (hits.length && search.value) next(event.shiftKey ? -1 : 1); else mark(); } });
 follow.addEventListener("change", async () => {
   if (!follow.checked) return;
-  if (isBehind) await startAtEnd(Number(pageIn(await text(`${url}?${query({})}`)).getElementById("log").dataset.size));
+  if (isBehind) await startAtEnd(Number((await pageAt(`${url}?${query({})}`)).getElementById("log").dataset.size));
   log.scrollTop = log.scrollHeight;
 });
 log.addEventListener("wheel", (event) => { if (event.deltaY < 0) follow.checked = false; });
@@ -148,7 +147,7 @@ for (const each of document.querySelectorAll("details.artifact")) {
     each.dataset.shown = "1";
     const value = each.querySelector(".value");
     try {
-      const page = new DOMParser().parseFromString(await text(each.dataset.src), "text/html");
+      const page = await pageAt(each.dataset.src);
       value.replaceChildren(...page.body.childNodes);
       const loaded = value.querySelector("details.loaded");
       loaded?.addEventListener("toggle", () => {
@@ -173,11 +172,14 @@ repeat(poll, async () => {
 // The rest of the page changes with the task's state, with each execution, and with each card.
 if (!isDone) {
   repeat(poll, async () => {
-    const fresh = pageIn(await text(location.href)).getElementById("task");
+    const fresh = (await pageAt(location.href)).getElementById("task");
     if (fresh.dataset.version !== root.dataset.version) { location.reload(); return false; }
     return fresh.dataset.over === "0";
   });
 }
+
+// A server that ends when no page asks for anything must not end while this one is looked at.
+repeat(20, () => text("/static/ansi.js"));
 
 // Cards are loaded again when they change; one that updates itself gets its new data.
 const seen = new Map();

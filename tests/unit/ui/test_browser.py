@@ -13,6 +13,7 @@ from k8sflow.storage.cards import CardName, TaskCards
 from k8sflow.storage.objects import ObjectStore
 from tests.browser import chromium
 from tests.pages import Made, Reader
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -29,8 +30,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, reader: Reader) -> Iterator[Page]:
-    """A page that has opened the printed address; an error of a script fails the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    """A page that has opened the printed address, in Tokyo; an error of a script fails the test."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, timezone_id="Asia/Tokyo")
     context.set_default_timeout(60_000)
     page = context.new_page()
     errors: list[Any] = []
@@ -163,6 +164,21 @@ def test_a_thousand_runs_are_filtered(page: Page, reader: Reader, store: ObjectS
     page.select_option("select[name=user]", "bob")
     page.wait_for_selector("text=10 of 1,000 runs")
     assert page.locator("tbody tr").count() == 10
+
+
+def test_runs_are_filtered_by_the_times_of_the_readers_zone(
+    page: Page, reader: Reader, store: ObjectStore, graph: Graph
+):
+    """The list has them in that zone too."""
+    Made(store, graph, "early", created=1.7e9 - 60).ends()
+    Made(store, graph, "late", created=1.7e9).ends()  # 22:13:20 in UTC
+    open_page(page, reader, "/")
+    page.wait_for_selector("tr[data-run='F/late'] >> text=2023-11-15 07:13:20")
+    page.fill("input[name=since]", "2023-11-15T07:13")
+    page.wait_for_selector("text=1 of 2 run")
+    assert "since=2023-11-15T07%3A13%2B09%3A00" in page.url
+    wait_for(lambda: page.input_value("input[name=since]") == "2023-11-15T07:13")
+    assert page.locator("tbody tr").get_attribute("data-run") == "F/late"
 
 
 def test_ten_thousand_tasks_are_drawn_by_the_rows_in_sight(

@@ -74,6 +74,8 @@ def test_the_list_has_each_run_with_its_facts(reader: Reader, store: ObjectStore
         ("text=r3", {"r3"}),
         ("since=2001-01-01T00:00", {"r3"}),
         ("until=1980-01-01T00:00", {"r1", "r2"}),
+        ("since=2023-11-15T07:13%2B09:00", {"r3"}),
+        ("since=2023-11-15T07:14%2B09:00", set()),
         ("since=nonsense&status=", {"r1", "r2", "r3"}),
     ],
 )
