@@ -150,7 +150,12 @@ class Library:
     def _row(self, run: Run) -> RunRow:
         name = (run.run_store.flow, run.id)
         if run.run_store.store.folder is None:
-            return _described(run)
+            if name in self._running:
+                run.share_record(self._running.pop(name))
+            row = _described(run)
+            if row.finished is None and not row.error:
+                self._running[name] = run
+            return row
         state = _state_of_files(run.run_store)
         if name in self._known and self._known[name][0] == state:
             return self._known[name][1]

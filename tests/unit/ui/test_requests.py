@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.clones import mark_complete
 from k8sflow.storage.in_memory import MemoryStore
@@ -15,6 +17,8 @@ from tests.pages import Made
 
 class CountingStore(MemoryStore):
     """A store that notes which requests a bucket would get."""
+
+    is_shared = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +75,21 @@ def test_tasks_without_output_take_no_reads(graph: Graph):
     for _ in range(2):
         assert not any(request.startswith("tail ") for request in polled(reader, store))
     assert [(row.state, row.started) for row in reader.rows()] == [("running", None)]
+
+
+def test_the_record_of_a_run_that_runs_is_read_once(graph: Graph, monkeypatch: pytest.MonkeyPatch):
+    """The list has the rest from listings, and from the end that it looks for."""
+    monkeypatch.setattr(Library, "poll_seconds", 0.0)
+    store = CountingStore()
+    made = Made(store, graph, "20260101-000000-000000")
+    library = Library([store])
+    record = f"get {made.records.prefix}/run.json"
+    for count in (1, 0, 0):
+        store.asked.clear()
+        assert [row.status for row in library.rows()] == ["running"]
+        assert store.asked.count(record) == count
+    made.ends()
+    assert [row.status for row in library.rows()] == ["succeeded"]
 
 
 def test_the_ends_of_clones_are_read_once(graph: Graph):
