@@ -91,8 +91,8 @@ def overview(reader: RunReader, task: Task, chosen: str, stream: str) -> dict[st
     step, attempt, attempts = task.parent.id, task.current_attempt, task.attempts
     if not chosen and attempt in attempts:  # the next one may start at any moment
         task = Task(task.id, parent=task.parent, attempt=attempt)
-    outcome, state = _outcome(task, attempt), _state(reader, task, attempt, attempts)
-    log = log_of(task, stream)
+    outcome, log = _outcome(task, attempt), log_of(task, stream)
+    state = _state(reader, task, outcome, attempts)
     return {
         "step": step,
         "task": task.id,
@@ -120,14 +120,14 @@ def _outcome(task: Task, attempt: int) -> OutcomeRecord | None:
     return task.parent.parent.run_store.read_outcome(task.parent.id, task.id, attempt)
 
 
-def _state(reader: RunReader, task: Task, attempt: int, attempts: Sequence[int]) -> str:
+def _state(reader: RunReader, task: Task, outcome: OutcomeRecord | None, attempts: Sequence[int]) -> str:
     """The state of the task; of an execution before the last one, its own."""
-    row = reader.row(task.parent.id, task.id)
+    row, attempt = reader.row(task.parent.id, task.id), task.current_attempt
     if row is not None and row.attempt == attempt == max([attempt, *attempts]):
         return row.state
     if task.finished:
         return "succeeded" if task.successful else "caught"
-    if task.has_ended:
+    if outcome is not None and outcome.outcome.is_failure:
         return "failed"
     return "lost" if reader.has_ended else "running"
 

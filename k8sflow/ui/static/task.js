@@ -4,7 +4,8 @@ import { linesOf } from "/static/ansi.js";
 
 const root = document.getElementById("task"), log = document.getElementById("log"), said = document.getElementById("log-said");
 const url = root.dataset.url, attempt = root.dataset.attempt, stream = log.dataset.stream;
-const poll = Number(root.dataset.poll), isDone = root.dataset.over === "1";
+const poll = Number(root.dataset.poll);
+let isDone = root.dataset.over === "1";
 const PIECE = 256 * 1024, MOST_LINES = 20000, QUIET_ANSWERS = 3;
 const query = (more) => new URLSearchParams({ stream, ...(attempt ? { attempt } : {}), ...more });
 let from = 0, to = 0, rest = new Uint8Array(), quiet = 0, isBehind = false, hits = [], now = -1, sought = "";
@@ -51,7 +52,6 @@ function tell() {
 // The last output may come a moment after the end of the task.
 const isOver = () => quiet > QUIET_ANSWERS;
 const isNearEnd = () => log.scrollTop + 2 * log.clientHeight > log.scrollHeight;
-
 
 // Shows a log from an offset on; whole lines only, and what is longer than a piece when it is asked for.
 async function start(at) {
@@ -174,7 +174,8 @@ if (!isDone) {
   repeat(poll, async () => {
     const fresh = (await pageAt(location.href)).getElementById("task");
     if (fresh.dataset.version !== root.dataset.version) { location.reload(); return false; }
-    return fresh.dataset.over === "0";
+    isDone = fresh.dataset.over === "1";
+    return !isDone;
   });
 }
 
@@ -191,5 +192,6 @@ for (const frame of document.querySelectorAll("article.card iframe")) {
     if (before && before.page !== found.page) frame.src = frame.src;
     else if (found.data && before?.data !== found.data) frame.contentWindow.postMessage(JSON.parse(found.data), "*");
     seen.set(frame, found);
+    return !isDone;
   });
 }
