@@ -23,6 +23,7 @@ from k8sflow.ui.values import short_value
 # A card that is larger is shown only when a person asks for it.
 _LARGE_CARD = 10 << 20
 _LAST_LINES_BYTES = 64 << 10
+_LEAST_POLL_SECONDS = 0.5
 _FINAL = {"succeeded", "caught", "cloned"}
 _EXECUTION = re.compile(r"[0-9]{1,9}")
 
@@ -103,6 +104,7 @@ def overview(reader: RunReader, task: Task, chosen: str, stream: str) -> dict[st
         "pinned": attempt if attempt in attempts else "",
         "attempts": attempts,
         "state": state,
+        "poll_seconds": max(reader.poll_seconds, _LEAST_POLL_SECONDS),
         "is_over": reader.has_ended or state in _FINAL,
         "started": None if (started := task.created_at) is None else started.timestamp(),
         "outcome": outcome if outcome is not None and outcome.outcome.is_failure else None,

@@ -171,7 +171,7 @@ repeat(poll, async () => {
 
 // The rest of the page changes with the task's state, with each execution, and with each card.
 if (!isDone) {
-  repeat(poll, async () => {
+  repeat(Math.max(poll, 1), async () => {
     const fresh = (await pageAt(location.href)).getElementById("task");
     if (fresh.dataset.version !== root.dataset.version) { location.reload(); return false; }
     isDone = fresh.dataset.over === "1";
