@@ -106,6 +106,11 @@ def is_installed() -> bool:
     return _METAFLOW in sys.meta_path
 
 
+def interpreter_options() -> list[str]:
+    """The words after ``python`` in the call of a flow, so that it can import from ``metaflow`` as this process can."""
+    return ["-m", "k8sflow.as_metaflow"] if is_installed() else []
+
+
 def stand_in() -> None:
     """Makes ``import metaflow`` import k8sflow in this process, unless Metaflow itself can be imported."""
     if not is_installed() and METAFLOW not in sys.modules and importlib.util.find_spec(METAFLOW) is None:
