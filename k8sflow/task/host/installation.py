@@ -47,9 +47,9 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
             f"the packages of step {step} are locked for Python {lock.python}, and the image has Python {version}.",
             advice=f'Write @pypi(python="{running.major}.{running.minor}"), or use an image with Python {lock.python}.',
         )
-    _check_platform(step, lock)
     if all(_version(wheel.name) == wheel.version and not wheel.is_direct for wheel in lock.files):
         return Path(sys.executable)
+    _check_platform(step, lock)
     before = time.monotonic()
     root = Path(FOLDER).absolute()
     python = _new_environment(root)
