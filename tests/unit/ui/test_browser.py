@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
@@ -15,10 +16,8 @@ from tests.browser import chromium
 from tests.pages import Made, Reader
 from tests.waiting import wait_for
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
 pytestmark = pytest.mark.slow
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +71,9 @@ def test_output_is_followed_and_searched(page: Page, reader: Reader, store: Obje
     log.write(b"\x1b[1;31mred\x1b[0m <b>no markup</b>\n")
     open_page(page, reader, "/runs/F/r1/tasks/start/0")
     page.wait_for_selector("#log b.f1 >> text=red")
-    assert page.locator("#log b").count() == 1
+    expect(page.locator("#log b")).to_have_count(1)
     log.write(b"and later\n" * 3)
-    page.wait_for_selector("#log >> text=and later")
+    page.wait_for_selector("#log .line >> text=and later")
     page.fill("#log-search", "LATER")
     page.press("#log-search", "Enter")
     page.wait_for_selector("text=1 of 3 lines here")
@@ -86,17 +85,20 @@ def test_output_is_followed_and_searched(page: Page, reader: Reader, store: Obje
 def test_the_next_execution_of_a_task_replaces_the_last_one(
     page: Page, reader: Reader, store: ObjectStore, graph: Graph
 ):
-    """Its output is shown from its beginning, and none of the one before it."""
+    """Its output is shown from its beginning, and none of the one before it.
+
+    Until the page's script runs, the log is plain text without the lines that the script makes of it.
+    """
     made = Made(store, graph)
     made.task("start", width=1)
     made.starts("work", output=b"the first one\n" * 3)
     open_page(page, reader, "/runs/F/r1/tasks/work/0")
-    page.wait_for_selector("#log >> text=the first one")
+    page.wait_for_selector("#log .line >> text=the first one")
     made.fails("work", "0")
     page.wait_for_selector("#status >> text=waits for a retry")
     made.starts("work", "0", 1, b"the second one\n")
-    page.wait_for_selector("#log >> text=the second one")
-    assert page.locator("#log .line").count() == 1
+    page.wait_for_selector("#log .line >> text=the second one")
+    expect(page.locator("#log .line")).to_have_count(1)
     made.task("work", "0", attempt=1)
     page.wait_for_selector("#status >> text=succeeded")
 
@@ -111,7 +113,7 @@ def test_a_search_in_a_long_log_fetches_only_what_is_shown(
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     open_page(page, reader, "/runs/F/r1/tasks/start/0")
-    page.wait_for_selector("#log >> text=line 799999")
+    page.wait_for_selector("#log .line >> text=line 799999")
     del asked[:]
     page.fill("#log-search", "line 400000")
     page.press("#log-search", "Enter")
@@ -120,10 +122,10 @@ def test_a_search_in_a_long_log_fetches_only_what_is_shown(
         with page.expect_request(lambda request: request.url.endswith("/tasks/start/0")):
             pass
     assert len([url for url in asked if "/log?" in url]) <= 3
-    assert page.is_visible("#log .now:has-text('line 400000')")
-    assert page.is_visible("text=Show earlier output")
+    expect(page.locator("#log .now:has-text('line 400000')")).to_be_visible()
+    expect(page.locator("text=Show earlier output")).to_be_visible()
     page.check("#log-follow")
-    page.wait_for_selector("#log >> text=line 799999")
+    page.wait_for_selector("#log .line >> text=line 799999")
     assert len([url for url in asked if "/log?" in url]) <= 7
 
 
@@ -134,10 +136,10 @@ def test_lines_that_a_long_log_drops_can_be_shown_again(page: Page, reader: Read
     made.ends()
     open_page(page, reader, "/runs/F/r1/tasks/start/0")
     page.wait_for_selector("text=bytes 25,000 to 125,000")
-    assert page.locator("#log .line").count() == 20_000
+    expect(page.locator("#log .line")).to_have_count(20_000)
     page.click("text=Show earlier output")
     page.wait_for_selector("#log-said >> text=125.0 kB")
-    assert page.locator("#log .line").count() == 25_000
+    expect(page.locator("#log .line")).to_have_count(25_000)
 
 
 def test_artifacts_and_cards_are_opened(page: Page, reader: Reader, store: ObjectStore, graph: Graph):
@@ -163,7 +165,7 @@ def test_a_thousand_runs_are_filtered(page: Page, reader: Reader, store: ObjectS
     page.wait_for_selector("text=1,000 runs")
     page.select_option("select[name=user]", "bob")
     page.wait_for_selector("text=10 of 1,000 runs")
-    assert page.locator("tbody tr").count() == 10
+    expect(page.locator("tbody tr")).to_have_count(10)
 
 
 def test_runs_are_filtered_by_the_times_of_the_readers_zone(
@@ -195,7 +197,7 @@ def test_ten_thousand_tasks_are_drawn_by_the_rows_in_sight(
     open_page(page, reader, "/runs/F/r1")
     page.wait_for_selector("[data-ready]")
     page.wait_for_selector("text=10,001 tasks")
-    assert page.locator("#task-list tbody tr").count() == 200
+    expect(page.locator("#task-list tbody tr")).to_have_count(200)
     page.focus("#gantt")
     page.press("#gantt", "End")
     page.wait_for_selector("#gantt-said >> text=work/9999: succeeded")
