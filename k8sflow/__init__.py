@@ -382,6 +382,6 @@ class _Modules:
 
 sys.modules[__name__].__class__ = _Package
 sys.meta_path.append(_Modules())
-if "K8SFLOW_AS_METAFLOW" in os.environ:
+if os.environ.get("K8SFLOW_AS_METAFLOW") == "1" and "metaflow" not in sys.modules:
     importlib.import_module("k8sflow.metaflow_modules").install()
 shadowing.AT_IMPORT.leave()

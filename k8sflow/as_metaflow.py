@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
     is_module = words[:1] == ["-m"]
     named = words[1:2] if is_module else words[:1]
     if not named or named[0] in {"--help", "-h"}:
-        print(_USAGE)  # noqa: T201  for the person who asks
+        print(_USAGE)  # noqa: T201  the output of --help
         return 0 if named else 2
     if not is_module and not Path(named[0]).is_file():
         print(f"Error: there is no file {named[0]}.\n{_USAGE}", file=sys.stderr)  # noqa: T201

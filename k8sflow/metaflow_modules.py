@@ -19,7 +19,8 @@ from typing import Any, cast
 from k8sflow import absent
 
 OURS, METAFLOW = "k8sflow", "metaflow"
-# Set in the processes of a flow that imports from ``metaflow``, and in those that they start.
+# Set to 1 in the processes of a flow that imports from ``metaflow``, and in those that they start: k8sflow takes
+# Metaflow's name there once it is imported.
 VARIABLE = "K8SFLOW_AS_METAFLOW"
 _EVENTS = ("k8sflow.integrations",)
 _CARDS, _S3 = ("k8sflow.cards",), ("k8sflow.s3", "k8sflow.exception")
@@ -88,7 +89,7 @@ _CARRIED = {"_vendor.click": "click", "_vendor.yaml": "yaml"}
 
 
 def install() -> None:
-    """Makes ``import metaflow`` import k8sflow, in this process and in those that it starts.
+    """Makes ``import metaflow`` import k8sflow: here, and in processes started from here that import k8sflow first.
 
     Raises:
         ImportError: Metaflow itself was imported before.
@@ -104,6 +105,11 @@ def install() -> None:
 def is_installed() -> bool:
     """True if ``import metaflow`` imports k8sflow."""
     return _METAFLOW in sys.meta_path
+
+
+def interpreter_options() -> list[str]:
+    """The words after ``python`` in the call of a flow, so that it can import from ``metaflow`` as this process can."""
+    return ["-m", "k8sflow.as_metaflow"] if is_installed() else []
 
 
 def stand_in() -> None:
@@ -148,7 +154,7 @@ class Finder:
         return _Names(spec.name, _MODULES.get(module, ()))
 
     def exec_module(self, module: ModuleType) -> None:
-        """Makes a carried library take the module's place (importlib.abc.Loader)."""
+        """Puts the real library in the place of one that Metaflow carries (importlib.abc.Loader)."""
         if (carried := _CARRIED.get(module.__name__.partition(".")[2])) is not None:
             sys.modules[module.__name__] = importlib.import_module(carried)
 

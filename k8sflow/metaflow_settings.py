@@ -1,14 +1,16 @@
 """The settings that flows read from ``metaflow.metaflow_config``, as k8sflow has them.
 
-They are read when they are asked for, in the working folder.
+They are read when they are asked for: in the folder of the flow's file, or else in the working folder.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from k8sflow import config
+from k8sflow import config, roots
 from k8sflow.config import Settings
 from k8sflow.storage.local_folder import root_for_runs
 from k8sflow.user import current_user
@@ -22,23 +24,25 @@ def _data(settings: Settings) -> str | None:
     return None if settings.bucket is None else f"s3://{settings.bucket}/data"
 
 
-def _is_in_bucket(settings: Settings) -> bool:
-    return (settings.root or "").startswith("s3://")
-
-
 def _local(settings: Settings) -> str | None:
     folder = config.working_folder()
-    return None if folder is None or _is_in_bucket(settings) else root_for_runs(settings, folder, folder)
+    in_bucket = roots.is_bucket(settings.root or "")
+    return None if folder is None or in_bucket else root_for_runs(settings, folder, folder)
+
+
+def _google(settings: Settings) -> str | None:
+    return settings.root if roots.kind_of(settings.root or "") == "gs" else None
 
 
 _VALUES: dict[str, Callable[[Settings], Any]] = {
     "BATCH_CONTAINER_IMAGE": lambda settings: settings.batch_image,
     "BATCH_JOB_QUEUE": lambda settings: settings.batch_queue,
     "DATASTORE_LOCAL_DIR": lambda _: config.ROOT_NAME,
+    "DATASTORE_SYSROOT_GS": _google,
     "DATASTORE_SYSROOT_LOCAL": _local,
     "DATASTORE_SYSROOT_S3": _bucket,
     "DATATOOLS_S3ROOT": _data,
-    "DEFAULT_DATASTORE": lambda settings: "s3" if _is_in_bucket(settings) else "local",
+    "DEFAULT_DATASTORE": lambda settings: roots.kind_of(settings.root or ""),
     "DEFAULT_ENVIRONMENT": lambda _: "local",
     "DEFAULT_METADATA": lambda _: "local",
     "DEFAULT_SECRETS_BACKEND_TYPE": lambda settings: settings.default_secrets_backend_type,
@@ -54,9 +58,15 @@ _VALUES: dict[str, Callable[[Settings], Any]] = {
 __all__ = sorted(_VALUES)  # noqa: PLE0605  each is computed by __getattr__
 
 
+def _settings() -> Settings:
+    file = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "")
+    is_flow = file.suffix == ".py" and file.name != "__main__.py"  # that of `python -m tool`
+    return config.load(file.absolute().parent) if is_flow else config.load_here()
+
+
 def __getattr__(name: str) -> Any:
     if name in _VALUES:
-        return _VALUES[name](config.load_here())
+        return _VALUES[name](_settings())
     if name.isupper():
         raise ImportError(
             f"k8sflow has no setting {name} of metaflow_config. It has {', '.join(__all__)}; `k8sflow config show` "

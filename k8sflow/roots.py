@@ -105,7 +105,7 @@ def absolute(root: str, folder: Path | str | None, source: str) -> str:
     return str(folder / path)
 
 
-def _kind_of(root: str) -> str:
+def kind_of(root: str) -> str:
     """Metaflow's name of a kind of store."""
     return root.partition(":")[0] if is_bucket(root) else "local"
 
@@ -137,7 +137,7 @@ def datastore(values: Sequence[str], root: Callable[[], str], working: Path | st
             "--datastore is empty.", advice="Give a folder or s3://bucket/prefix, or leave the option out."
         )
     found = absolute(locations[0], working or started.FOLDER, "--datastore (K8SFLOW_DATASTORE)") if locations else None
-    if kinds and kinds[0] != _kind_of(found or root()):
+    if kinds and kinds[0] != kind_of(found or root()):
         raise ConfigurationError(
             f"--datastore is {kinds[0]!r}, which is a kind of store, and "
             + (f"its location, {found}, is of another kind." if found else "not its location."),

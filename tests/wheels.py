@@ -1,4 +1,4 @@
-"""Wheels made by tests, for a folder that stands in for an index."""
+"""Builds small wheels into a folder that tests use instead of a package index."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def _use(scope: Scope, flow: str, limit: int) -> FlowUse:
     found = FlowUse()
     for run in itertools.islice(scope.runs_of(flow), limit):
         try:
-            found.add(run.record, run.run_store.all_ends())
+            ends = run.run_store.all_ends()
+            found.add(run.record, {step: of_step.values() for step, of_step in ends.items()})
         except (RunError, StorageError) as error:  # one run that can't be read must not hide the others
             found.unreadable[run.pathspec] = error.summary
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from k8sflow.cli.packages import archive_of
+from k8sflow.cli.packages import code_of
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import PackageError
@@ -41,12 +41,11 @@ def command(scope: Scope) -> click.Group:
     def pull(run: str, folder: str | None) -> None:
         with errors_shown():
             found = scope.run(run)
-            archive_of(found)  # raises where the run has none
+            code = code_of(found)
             target = Path(folder or found.pathspec.replace("/", "-").lower())
             if target.exists() and any(target.iterdir()):
                 raise PackageError(f"the folder {target} is not empty.", advice="Give another one: --dir FOLDER.")
-            assert found.code is not None
-            found.code.extract(target)
+            code.extract(target)
             click.echo(f"{target}: the code of {found.pathspec}")
 
     where = click.Option(
@@ -73,10 +72,7 @@ def _files(run: Run) -> dict[str, str]:
     Raises:
         PackageError: It has none.
     """
-    import io  # noqa: PLC0415  --help opens no archive
-    import tarfile  # noqa: PLC0415
-
-    with tarfile.open(fileobj=io.BytesIO(archive_of(run)), mode="r:gz") as tar:
+    with code_of(run).tarball as tar:
         found = ((entry.name, tar.extractfile(entry)) for entry in tar if entry.isfile())
         return {name: _text(file.read()) for name, file in found if file is not None}
 

@@ -60,7 +60,7 @@ def main(instance: FlowSpec) -> None:
             sys.argv[1:] = runner_call.expanded(command, call, parameters)
         execute(
             command,
-            prog_name=f"python {'-m k8sflow.as_metaflow ' if metaflow_modules.is_installed() else ''}{sys.argv[0]}",
+            prog_name=" ".join(["python", *metaflow_modules.interpreter_options(), sys.argv[0]]),
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
         )

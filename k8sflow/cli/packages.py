@@ -17,6 +17,7 @@ from k8sflow.runtime.request import code_folder, code_package
 
 if TYPE_CHECKING:
     from k8sflow.client import Run
+    from k8sflow.client.code import Code
 
 
 def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
@@ -75,10 +76,10 @@ def _archive(scope: Scope, flow: type[FlowSpec] | None, run: str | None) -> byte
         if found.warning:
             click.echo(f"Warning: {found.warning}", err=True)
         return found.archive
-    return archive_of(scope.run(run))
+    return code_of(scope.run(run)).archive
 
 
-def archive_of(run: Run) -> bytes:
+def code_of(run: Run) -> Code:
     """The code package of a run.
 
     Raises:
@@ -90,7 +91,7 @@ def archive_of(run: Run) -> bytes:
             cause=f"All of it ran on the machine where it was started, from {run.record.source or run.record.file}.",
             advice="A run with a step on Kubernetes has one.",
         )
-    return run.code.archive
+    return run.code
 
 
 def _info_command(scope: Scope, flow: type[FlowSpec] | None, parameter: click.Parameter) -> click.Command:

@@ -31,13 +31,13 @@ def command(scope: Scope) -> click.Command:
             ["--unpickle", "may_unpickle"],
             is_flag=True,
             help="Allow artifacts to be loaded, when you ask for it on a page. This runs the code of their classes, "
-            "with your rights: only for stores of which you trust everybody who can write to them.",
+            "with your rights: only use it if you trust everyone who can write to the store.",
         ),
         click.Option(
             ["--exit-when-idle", "idle_minutes"],
             type=click.FloatRange(min=0),
             metavar="MINUTES",
-            help="End after so many minutes without a request.",
+            help="End after this many minutes without a request.",
         ),
         click.Option(["--until-end", "is_companion"], is_flag=True, hidden=True),
     ]
@@ -95,7 +95,7 @@ def serve(
         server = UiServer(Ui(library, may_unpickle), port, idle_seconds, may_end)
     except OSError as error:
         raise click.ClickException(
-            f"Port {port} can't be used: {error.strerror}. Choose another one by --port."
+            f"Port {port} can't be used: {error.strerror}. Choose another with --port."
         ) from error
     _say(server.url(path), is_quiet=is_quiet, is_companion=is_companion)
     server.serve()
@@ -118,5 +118,5 @@ def _end_output() -> None:
 
 
 def _has_screen() -> bool:
-    """False where a browser could only be one in the terminal, or an error there."""
+    """False if only a text browser, or none, could be opened."""
     return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))

@@ -69,6 +69,11 @@ class Run:
         """The inputs of the run, recorded at its start."""
         return self.run_store.read()
 
+    def share_record(self, earlier: Run) -> None:
+        """Takes the record from another object for the same run, if that has read it: it never changes."""
+        if "record" in vars(earlier):
+            vars(self)["record"] = earlier.record
+
     @cached_property
     def graph(self) -> Graph:
         """The flow's graph at the start of the run."""

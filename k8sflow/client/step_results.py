@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import cached_property
 
+from k8sflow.errors import StorageError
+from k8sflow.storage.clones import cloned_ends
 from k8sflow.storage.ends import TaskEnd
 from k8sflow.storage.run_store import RunStore
 
@@ -39,7 +41,10 @@ class StepResults:
 
     @cached_property
     def _clones(self) -> Mapping[str, TaskEnd]:
-        return self._run_store.cloned_ends(self._step)
+        try:
+            return (cloned_ends(self._run_store) or {}).get(self._step, {})
+        except StorageError:  # their commits are read
+            return {}
 
     @cached_property
     def _ends(self) -> Mapping[str, TaskEnd]:

@@ -82,9 +82,10 @@ def _make(what: str, lock: Lock, made: Path, here: Path) -> None:
     uv.call(what, ["venv", "--quiet", "--relocatable", "--no-project", f"--python={version}", str(made)], here)
     (made / "pylock.toml").write_text(lock.text, encoding="utf-8")
     if lock.packages:
-        uv.call(
-            what, ["pip", "sync", "--quiet", f"--python={made / 'bin' / 'python'}", str(made / "pylock.toml")], here
-        )
+        # uv would take the build of a folder from its cache, whose key is that of a few files only.
+        built = [f"--reinstall-package={package.name}" for package in lock.packages if package.is_folder]
+        python = made / "bin" / "python"
+        uv.call(what, ["pip", "sync", "--quiet", f"--python={python}", *built, str(made / "pylock.toml")], here)
     (_site(made) / _PATH_FILE).write_text(f"{runtime.folder()}\n", encoding="utf-8")
 
 
@@ -94,6 +95,6 @@ def _site(environment: Path) -> Path:
     Raises:
         DependencyError: It has none.
     """
-    with contextlib.suppress(StopIteration):
-        return next(environment.glob("lib/python3*/site-packages"))
+    if (found := next(environment.glob("lib/python3*/site-packages"), None)) is not None:
+        return found
     raise DependencyError(f"uv has made no environment in {environment}.", advice="Look at the version of uv.")

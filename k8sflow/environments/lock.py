@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Wheel:
     @property
     def name(self) -> str:
         """The file's name."""
-        return self.url.partition("#")[0].partition("?")[0].rpartition("/")[2]
+        return unquote(self.url.partition("#")[0].partition("?")[0].rpartition("/")[2])
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class LockedPackage:
         version: Its version; empty for a folder or a repository whose version the build decides.
         wheel: Its wheel; None for a package that has to be built.
         is_direct: Whether it was named by a file or an address: its version may say nothing of its content.
+        is_folder: Whether it is built from a folder of this machine.
     """
 
     name: str
     version: str
     wheel: Wheel | None
     is_direct: bool = False
+    is_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Lock:
     @cached_property
     def packages(self) -> tuple[LockedPackage, ...]:
         """The packages, in alphabetical order."""
-        from k8sflow import toml  # noqa: PLC0415  a pod, which has no need of it, may be without its package
+        from k8sflow import toml  # noqa: PLC0415  a pod with Python 3.10 has no parser
 
         return tuple(_packages(toml.loads(self.text)))
 
@@ -119,21 +123,30 @@ def _packages(document: Mapping[str, Any]) -> Iterator[LockedPackage]:
         files = [*package.get("wheels", ()), *([package["archive"]] if "archive" in package else ())]
         found = [wheel for wheel in map(_wheel, files) if wheel.name.endswith(".whl")]
         yield LockedPackage(
-            package["name"], package.get("version", ""), found[0] if found else None, "archive" in package
+            package["name"],
+            package.get("version", ""),
+            found[0] if found else None,
+            is_direct="archive" in package,
+            is_folder="directory" in package,
         )
 
 
 def _wheel(file: Mapping[str, Any]) -> Wheel:
-    url = file.get("url") or f"file://{file['path']}"
+    url = file.get("url") or Path(file["path"]).as_uri()
     return Wheel(url, file.get("hashes", {}).get("sha256", ""), file.get("size", 0))
 
 
 def to_documents(locks: Mapping[str, Lock]) -> dict[str, Any]:
     """The locks of a run's steps as JSON types, each lock once."""
     return {
-        "steps": {step: lock.id for step, lock in locks.items()},
-        "locks": {lock.id: lock.to_document() for lock in locks.values()},
+        "steps": {step: _recorded_name(lock) for step, lock in locks.items()},
+        "locks": {_recorded_name(lock): lock.to_document() for lock in locks.values()},
     }
+
+
+def _recorded_name(lock: Lock) -> str:
+    """A name for a lock and what was asked for: different requests may have the same packages."""
+    return hashlib.sha256(json.dumps([lock.id, lock.requirements]).encode()).hexdigest()[:24]
 
 
 def from_documents(document: Mapping[str, Any]) -> dict[str, Lock]:

@@ -24,6 +24,8 @@ from k8sflow.flow.decorators.pypi import Requested
 _IRRELEVANT = frozenset(
     {"UV_CACHE_DIR", "UV_LINK_MODE", "UV_NO_PROGRESS", "UV_CONCURRENT_DOWNLOADS", "UV_HTTP_TIMEOUT"}
 )
+# Tokens of an index change within hours, and say nothing of its packages.
+_CREDENTIAL = re.compile(r"UV_INDEX_.+_(USERNAME|PASSWORD)")
 _FILES = ("uv.toml", "pyproject.toml")
 _PATH = re.compile(r'(\bpath = )("(?:[^"\\]|\\.)*")')
 _CREDENTIALS = re.compile(r"(https?://)[^/@\s\"'?#]+@")
@@ -155,7 +157,11 @@ def _known(file: Path) -> Lock | None:
 
 def _key(requested: Requested, folder: Path, platform: str | None) -> str:
     """A name for a request with everything that its answer depends on, apart from what the index has."""
-    settings = {name: value for name, value in os.environ.items() if name.startswith("UV_") and name not in _IRRELEVANT}
+    settings = {
+        name: _CREDENTIALS.sub(r"\1", value)
+        for name, value in os.environ.items()
+        if name.startswith("UV_") and name not in _IRRELEVANT and not _CREDENTIAL.fullmatch(name)
+    }
     document: dict[str, Any] = {
         "requirements": requested.requirements,
         "python": python_of(requested),
@@ -170,7 +176,7 @@ def _key(requested: Requested, folder: Path, platform: str | None) -> str:
 
 
 def _settings_file(folder: Path) -> str:
-    """The content of the file with uv's settings for a folder: the nearest uv.toml, or pyproject.toml with some."""
+    """A hash of the files with uv's settings for a folder."""
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in settings_files(folder))).hexdigest()
 
 
@@ -231,7 +237,7 @@ def _inside(path: Path) -> list[tuple[str, int, int]]:
 
 
 def _folders(requested: Requested, folder: Path) -> str:
-    """A line for a lock whose packages come from folders: other content is another lock, and another environment."""
+    """A line for a lock with packages from folders: after a change of a file, it is another lock."""
     sources = _local_sources(requested, folder)
     inside = {source: files for source, files in sources.items() if isinstance(files, list)}
     return f"# folders: {hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 import k8sflow
@@ -25,7 +24,7 @@ from k8sflow.version import VERSION
 _OF_DRIVER = frozenset({"aiohttp", "kubernetes"})
 # Only some buckets are reached by it; older versions serve a step that asks for one.
 _OF_BUCKETS = frozenset({"boto3"})
-_SCRIPTS = ("..", os.sep)
+_OUTSIDE = ("..", os.sep)
 
 
 @functools.cache
@@ -62,6 +61,8 @@ def folder() -> Path:
 
 def _requirements(distribution: str) -> dict[str, str]:
     """The requirements of a distribution on this system, without extras, by name."""
+    from importlib import metadata  # noqa: PLC0415  it takes 10 ms, which runs without environments don't need
+
     found: dict[str, str] = {}
     for line in metadata.requires(distribution) or ():
         requirement, _, marker = line.partition(";")
@@ -73,6 +74,8 @@ def _requirements(distribution: str) -> dict[str, str]:
 
 def _entries() -> Iterator[tuple[str, str]]:
     """The names of the modules and packages in the folder, and where each is."""
+    from importlib import metadata  # noqa: PLC0415  as above
+
     yield "k8sflow", str(Path(k8sflow.__file__).parent)
     seen: set[str] = set()
     waiting = ["k8sflow"]
@@ -88,5 +91,5 @@ def _entries() -> Iterator[tuple[str, str]]:
             continue
         for file in found.files or () if name != "k8sflow" else ():
             top = file.parts[0]
-            if not str(file).startswith(_SCRIPTS) and top != "__pycache__" and not top.endswith(".pth"):
+            if not str(file).startswith(_OUTSIDE) and top != "__pycache__" and not top.endswith(".pth"):
                 yield top, str(found.locate_file(top))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -60,6 +62,8 @@ def fetched(what: str, wheel: Wheel, folder: Path) -> bytes:
         cache.write(kept, data)
         return data
     if hashlib.sha256(data).hexdigest() == wheel.sha256:
+        with contextlib.suppress(OSError):  # a cache that can be read only
+            os.utime(kept)  # ``prune`` spares what was used
         return data
     kept.unlink(missing_ok=True)
     return fetched(what, wheel, folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from k8sflow.environments import local
 from k8sflow.environments.lock import Lock
 
 
@@ -21,6 +20,8 @@ def pythons(locks: Mapping[str, Lock]) -> Callable[[str], str | None]:
     """
 
     def python_of(step: str) -> str | None:
+        from k8sflow.environments import local  # noqa: PLC0415  most flows have no environments
+
         lock = locks.get(step)
         return None if lock is None else str(local.ensure(what_of([step]), lock))
 

@@ -141,7 +141,7 @@ class KubernetesDeployer:
             KubernetesError: There is no controller, or this user may not create FlowRuns.
         """
         file = self._runner.flow_file
-        hook = ["-m", "k8sflow.as_metaflow"] if metaflow_modules.is_installed() else []
+        hook = metaflow_modules.interpreter_options()
         checked = subprocess.run(
             [sys.executable, *hook, str(file), "check"],
             env=self._runner.environment,

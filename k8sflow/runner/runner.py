@@ -212,7 +212,7 @@ class Runner:
     def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
         """A command's process, and its command line for people; ``answer`` is the option for its answer's file."""
         check_local("Runner can't start a process")
-        hook = ["-m", "k8sflow.as_metaflow"] if metaflow_modules.is_installed() else []
+        hook = metaflow_modules.interpreter_options()
         line = [sys.executable, *hook, str(self.flow_file), command, "--k8sflow-call"]
         shown = shlex.join([Path(sys.executable).name, *hook, self.flow_file.name, command])
         words = _configs(values)

@@ -13,10 +13,9 @@ from k8sflow.errors import ObjectNotFoundError, S3Error
 from k8sflow.s3.bucket import Bucket
 from k8sflow.s3.folder import Folder
 from k8sflow.storage.s3_client import PARALLEL_PARTS, PART_BYTES
+from k8sflow.storage.s3_parts import least_part_bytes
 
 _LARGE_BYTES = 64 << 20
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-_MOST_PARTS = 10_000
 
 
 class Source(NamedTuple):
@@ -110,7 +109,7 @@ def write(bucket: Bucket, key: str, source: Source, headers: Mapping[str, str], 
 
 def _parts(bucket: Bucket, key: str, upload: str, source: Source) -> list[str]:
     """Writes the parts; their ETags."""
-    part_bytes = max(PART_BYTES, -(-source.size // _MOST_PARTS))
+    part_bytes = max(PART_BYTES, least_part_bytes(source.size))
 
     def put(number: int) -> str:
         body = source.read((number - 1) * part_bytes, part_bytes)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k8sflow.errors import ObjectNotFoundError
-from k8sflow.storage.ends import TaskEnd, name_of_end
+from k8sflow.errors import ObjectNotFoundError, StorageError
+from k8sflow.storage.ends import TaskEnd, ends_of, name_of_end
 from k8sflow.storage.records import dump, to_bytes
 from k8sflow.storage.run_store import CLONED, RunStore
 
@@ -129,6 +129,24 @@ def mark_complete(run_store: RunStore, ends: Iterable[tuple[str, str, TaskEnd | 
         if end is not None:
             names.setdefault(step, []).append(name_of_end(task, end))
     run_store.store.put(f"{run_store.prefix}/{CLONED}", [dump({"ends": names})])
+
+
+def cloned_ends(run_store: RunStore) -> dict[str, dict[str, TaskEnd]] | None:
+    """The ends of the cloned tasks by step and id; None before all clones are written.
+
+    Raises:
+        StorageError: The store can't be reached.
+    """
+    key = f"{run_store.prefix}/{CLONED}"
+    try:
+        data = bytes(run_store.store.get(key))
+    except ObjectNotFoundError:
+        return None
+    try:
+        names: dict[str, list[str]] = run_store.parsed(key, data, lambda document: dict(document.get("ends", {})))
+    except StorageError:  # older versions wrote no names; their commits are read
+        return {}
+    return {step: ends_of(of_step) for step, of_step in names.items()}
 
 
 def is_complete(run_store: RunStore) -> bool:

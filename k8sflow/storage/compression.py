@@ -16,6 +16,7 @@ import hashlib
 import mmap
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def compressed(stream: Sequence[Buffer], buffers: Sequence[memoryview]) -> Compr
     lengths = [sum(map(len, stream)), *map(len, buffers)]
     if max(lengths) < _LEAST_BYTES or (zstd := available()) is None:
         return None
-    contents: list[Sequence[Buffer]] = [stream, *([buffer] for buffer in buffers)]
+    contents = [_Content(stream), *(_Content([buffer]) for buffer in buffers)]
     gains = [_gains(content, length, zstd) for content, length in zip(contents, lengths, strict=True)]
     if not any(gains):
         return None
@@ -86,34 +87,44 @@ def compressed(stream: Sequence[Buffer], buffers: Sequence[memoryview]) -> Compr
             compress = partial(_frame, content, zstd)
             frames = list(pool.map(compress, starts))
             sections.append(_Section(length, tuple(map(len, frames))))
-            pieces.append(frames or content)
+            pieces.append(frames or content.pieces)
     return _joined(sections, pieces)
 
 
-def _gains(content: Sequence[Buffer], length: int, zstd: Zstd) -> bool:
+def _gains(content: _Content, length: int, zstd: Zstd) -> bool:
     """True if slices of a part, taken from all over it, become small enough."""
     if length < _LEAST_BYTES:
         return False
     pause = max(_PROBE_BYTES, (length - _PROBE_BYTES) // (_PROBES - 1))
-    probes = [_slice(content, start, _PROBE_BYTES) for start in range(0, length, pause)][:_PROBES]
+    probes = [content.slice(start, _PROBE_BYTES) for start in range(0, length, pause)][:_PROBES]
     return sum(len(zstd.compress(probe)) for probe in probes) <= _WORTH * sum(map(len, probes))
 
 
-def _frame(content: Sequence[Buffer], zstd: Zstd, start: int) -> bytes:
-    return zstd.compress(_slice(content, start, _CHUNK_BYTES))
+def _frame(content: _Content, zstd: Zstd, start: int) -> bytes:
+    return zstd.compress(content.slice(start, _CHUNK_BYTES))
 
 
-def _slice(content: Sequence[Buffer], start: int, length: int) -> bytes:
-    """Some bytes of joined pieces, which are not joined, since they may be as large as the value."""
-    found = []
-    for piece in content:
-        if len(piece) - start > 0 and length > 0:
-            found.append(memoryview(piece)[max(start, 0) : max(start, 0) + length])
+class _Content:
+    """Joined pieces, which stay where they are, since they may be as large as the value.
+
+    Args:
+        pieces: The pieces.
+    """
+
+    def __init__(self, pieces: Sequence[Buffer]) -> None:
+        self.pieces = pieces
+        self._starts = list(accumulate(map(len, pieces[:-1]), initial=0))
+
+    def slice(self, start: int, length: int) -> bytes:
+        """Some of the bytes."""
+        index = bisect_right(self._starts, start) - 1
+        inside = start - self._starts[index]
+        found = []
+        while length > 0 and index < len(self.pieces):
+            found.append(memoryview(self.pieces[index])[inside : inside + length])
             length -= len(found[-1])
-        start = max(0, start - len(piece))
-        if length == 0:
-            break
-    return b"".join(found)
+            index, inside = index + 1, 0
+        return b"".join(found)
 
 
 def _joined(sections: Sequence[_Section], pieces: Sequence[Sequence[Buffer]]) -> Compressed:

@@ -17,7 +17,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 def path_to_culprit(value: object, path: str, pickle: Callable[[object], object]) -> tuple[str, object]:
-    """The innermost part of a value that can't be pickled, as far as it is found within two seconds.
+    """The innermost part of a value that can't be pickled, as far as it is found; no part is tried after two seconds.
 
     Args:
         value: A value that can't be pickled.

@@ -235,11 +235,14 @@ class _Seen(dict[type, Callable[[Any], Any]]):
         self.opened: list[pickle.PickleBuffer] = []
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:
-        self.kinds.add(kind)
-        if (chosen := serializer_for(kind)) is not None:
-            return partial(self._reduced, chosen)
-        if kind not in self._reducers and kind.__module__ == "numpy" and kind.__name__ == "ndarray":
-            return self._reduced_array
+        if kind not in self.kinds:
+            self.kinds.add(kind)
+            if (chosen := serializer_for(kind)) is not None:
+                self[kind] = partial(self._reduced, chosen)
+                return self[kind]
+            if kind not in self._reducers and kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+                self[kind] = self._reduced_array
+                return self[kind]
         return self._reducers[kind]
 
     def _reduced_array(self, array: Any) -> Any:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import math
 import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from k8sflow.errors import AccessError, ConfigurationError, K8sflowError
+from k8sflow.errors import AccessError, ConfigurationError, K8sflowError, OutageError
 from k8sflow.roots import EMULATOR_OF_GOOGLE, SERVER_OF_GOOGLE, endpoint_of_google
 from k8sflow.storage.gcs_credentials import Token, find
 from k8sflow.storage.objects import Buffer
@@ -34,7 +32,7 @@ from k8sflow.storage.s3_client import (
     Status,
 )
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
-from k8sflow.storage.s3_errors import seconds_of
+from k8sflow.storage.s3_errors import age_of, seconds_of
 from k8sflow.storage.s3_http import again
 
 _BINARY = "application/octet-stream"
@@ -45,9 +43,10 @@ _MOST_COMPOSED = 32
 _PART = ".part-"
 _SUCCESS = range(200, 300)
 _SHORT_BYTES = 64 << 10
-# Google's status for an object that is written more often than once a second; it says the same as S3's.
-_TOO_MANY = HTTPStatus.TOO_MANY_REQUESTS
-_CODES = {
+# They mean what S3's SlowDown means; the second one is also that of an object which is written more often than once a
+# second (https://cloud.google.com/storage/docs/retry-strategy).
+_BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+_CODES: Mapping[int, str] = {
     HTTPStatus.NOT_FOUND: "NoSuchKey",
     HTTPStatus.PRECONDITION_FAILED: "PreconditionFailed",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "InvalidRange",
@@ -238,9 +237,14 @@ class GcsClient:
 
     def _fresh_token(self, make: Callable[[], Token]) -> str:
         with self._lock:
-            if self._token is None or not self._token.is_fresh:
-                self._token = make()
-            return self._token.value
+            token = self._token
+            if token is None or not token.is_fresh:
+                try:
+                    token = self._token = make()
+                except OutageError:
+                    if token is None or token.has_ended:  # else there is time for other tries
+                        raise
+            return token.value
 
     def _refusal(self, status: int, body: bytes, date: str) -> Exception:
         message = _message(body) or http.client.responses.get(status, "")
@@ -257,9 +261,9 @@ class GcsClient:
                 cause="The credentials lack a role: k8sflow needs storage.objects.list, get, create and delete.",
                 advice="Grant the role Storage Object User (roles/storage.objectUser) on the bucket.",
             )
-        if status == _TOO_MANY:
+        if status in _BUSY:
             return RefusedError("SlowDown", HTTPStatus.SERVICE_UNAVAILABLE, message, date)
-        code = _CODES.get(HTTPStatus(status)) if status in list(HTTPStatus) else None
+        code = _CODES.get(status)
         if code == "NoSuchKey" and "bucket does not exist" in message:
             code = "NoSuchBucket"
         return RefusedError(code or str(status), status, message, date)
@@ -282,9 +286,4 @@ def _message(body: bytes) -> str:
 
 def _status(item: Mapping[str, Any], now: float) -> Status:
     """The properties of an object; ``now`` is the server's time."""
-    text = str(item.get("timeCreated", "")).replace("Z", "+00:00")  # Python 3.10 knows no Z
-    try:
-        age = now - datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        age = math.nan
-    return Status(int(item.get("size", 0)), age)
+    return Status(int(item.get("size", 0)), age_of(str(item.get("timeCreated", "")), now))

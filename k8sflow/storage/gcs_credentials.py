@@ -14,11 +14,12 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timezone
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from k8sflow.errors import AccessError
+from k8sflow.errors import AccessError, OutageError
 
 _FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -48,6 +49,11 @@ class Token:
     end: float
 
     @property
+    def has_ended(self) -> bool:
+        """True if it can't be used any more."""
+        return time.time() >= self.end
+
+    @property
     def is_fresh(self) -> bool:
         """True if it can be used for another request."""
         return time.time() < self.end - _EARLY_SECONDS
@@ -68,7 +74,7 @@ def find(environment: Mapping[str, str]) -> Callable[[], Token]:
     found = Path(path) if path else Path(folder, "application_default_credentials.json")
     if not found.is_file():
         host = environment.get("GCE_METADATA_HOST") or "metadata.google.internal"
-        return lambda: _of_machine(host)
+        return _Machine(host).token
     try:
         document = json.loads(found.read_text(encoding="utf-8"))
         kind = document["type"]
@@ -79,38 +85,67 @@ def find(environment: Mapping[str, str]) -> Callable[[], Token]:
     return _by_package(found, kind)
 
 
-def _of_machine(host: str) -> Token:
-    """The token of the machine's or the pod's service account."""
-    request = urllib.request.Request(f"http://{host}{_METADATA_PATH}", headers={"Metadata-Flavor": "Google"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=_METADATA_SECONDS) as answer:
-            return _token(answer.read())
-    except (OSError, ValueError, KeyError) as error:
-        raise AccessError(
-            f"there are no credentials for Google Cloud Storage: there is no file with some, and the metadata server "
-            f"{host} has none ({error}).",
-            advice=_ADVICE,
-        ) from error
+class _Machine:
+    """The service account of the machine or the pod.
+
+    Args:
+        host: The metadata server, which may not exist until it has answered once.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._has_answered = False
+
+    def token(self) -> Token:
+        """A new token.
+
+        Raises:
+            AccessError: There is no metadata server, or it has no credentials.
+            OutageError: It has answered before, and can't be reached now.
+        """
+        request = urllib.request.Request(f"http://{self._host}{_METADATA_PATH}", headers={"Metadata-Flavor": "Google"})
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=_METADATA_SECONDS) as answer:
+                found = _token(answer.read())
+        except (OSError, ValueError, KeyError) as error:
+            if self._has_answered and _is_outage(error):
+                raise OutageError(f"the metadata server {self._host} gives no token: {error}.") from error
+            raise AccessError(
+                f"there are no credentials for Google Cloud Storage: there is no file with some, and the metadata "
+                f"server {self._host} has none ({error}).",
+                advice=_ADVICE,
+            ) from error
+        self._has_answered = True
+        return found
+
+
+def _is_outage(error: Exception) -> bool:
+    """True if a server can't be reached or can't cope, so that a later request may succeed."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code >= HTTPStatus.INTERNAL_SERVER_ERROR or error.code == HTTPStatus.TOO_MANY_REQUESTS
+    return isinstance(error, OSError)
 
 
 def _of_person(document: Mapping[str, Any], file: Path) -> Token:
-    """A token of the person who has logged in."""
+    """A token for the user who is logged in with gcloud."""
     try:
         fields = {name: document[name] for name in ("client_id", "client_secret", "refresh_token")}
         body = urlencode({"grant_type": "refresh_token", **fields}).encode()
         request = urllib.request.Request(document.get("token_uri") or _TOKENS, data=body)  # noqa: S310  as above
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
             return _token(answer.read())
-    except urllib.error.HTTPError as error:
+    except (OSError, ValueError, KeyError) as error:
+        if _is_outage(error):
+            raise OutageError(f"Google's server of tokens can't be reached for {file}: {error}.") from error
+        if not isinstance(error, urllib.error.HTTPError):
+            raise AccessError(f"the credentials in {file} give no token: {error}.", advice=_ADVICE) from error
         said = error.read().decode("utf-8", "replace")[:300]
         raise AccessError(
             f"Google refuses the credentials in {file}: {said}",
             cause="They were revoked, or have expired.",
             advice=_ADVICE,
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise AccessError(f"the credentials in {file} give no token: {error}.", advice=_ADVICE) from error
 
 
 def _token(answer: bytes) -> Token:
@@ -126,7 +161,7 @@ def _by_package(file: Path, kind: str) -> Callable[[], Token]:
     """
     try:
         import google.auth  # noqa: PLC0415  optional
-        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+        from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: PLC0415
         from google.auth.transport.urllib3 import Request  # noqa: PLC0415
         from urllib3 import PoolManager  # noqa: PLC0415
     except ImportError as error:
@@ -142,6 +177,8 @@ def _by_package(file: Path, kind: str) -> Callable[[], Token]:
     def make() -> Token:
         try:
             credentials.refresh(Request(PoolManager()))
+        except TransportError as error:
+            raise OutageError(f"Google's server of tokens can't be reached for {file}: {error}.") from error
         except GoogleAuthError as error:
             raise AccessError(f"Google gives no token for {file}: {error}", advice=_ADVICE) from error
         return Token(credentials.token, credentials.expiry.replace(tzinfo=timezone.utc).timestamp())

@@ -107,4 +107,4 @@ def _below_flow(key: str) -> str:
 def task_order(task: str) -> tuple[list[int], int]:
     """A sort key: ``3.1-2`` is the third turn of a loop in branch 1 of branch 3."""
     path, _, turn = task.partition("-")
-    return [int(part) if part.isdigit() else 0 for part in path.split(".")], int(turn) if turn.isdigit() else 0
+    return [int(part) if part.isdecimal() else 0 for part in path.split(".")], int(turn) if turn.isdecimal() else 0

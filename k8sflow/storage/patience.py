@@ -128,7 +128,7 @@ def patient(method: _Method) -> _Method:
             result = method(self, *arguments, **options)
         except OutageError as failed:
             error: OutageError | AccessError = failed
-            _drop_frames(failed)
+            drop_frames(failed)
         except AccessError as denied:
             if self.patience.is_denied:
                 raise
@@ -174,7 +174,7 @@ def _again(patience: Patience, method: Callable[[], Any], error: OutageError | A
             result = method()
         except (OutageError, AccessError) as next_error:
             error = next_error
-            _drop_frames(error)
+            drop_frames(error)
         else:
             patience.answered()
             gc.collect()
@@ -211,7 +211,7 @@ def _given_up(error: OutageError, waited: float) -> OutageError:
     )
 
 
-def _drop_frames(error: BaseException) -> None:
+def drop_frames(error: BaseException) -> None:
     """Frees the frames of a failed try and the objects in them.
 
     botocore's errors are in reference cycles with frames, and through these with all callers' frames. Until a garbage

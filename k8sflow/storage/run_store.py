@@ -169,24 +169,17 @@ class RunStore:
         prefix = f"{self.prefix}/ends/{step}/"
         return ends_of(key.removeprefix(prefix) for key in self.store.list_keys(prefix))
 
-    def cloned_ends(self, step: str) -> dict[str, TaskEnd]:
-        """The ends of those of a step's tasks that were cloned, by id; empty if there are none, or not all so far."""
-        try:
-            return self._load(CLONED, lambda document: ends_of(document.get("ends", {}).get(step, ())))
-        except (ObjectNotFoundError, StorageError):  # older versions wrote no names; their commits are read
-            return {}
-
-    def all_ends(self) -> dict[str, list[TaskEnd]]:
-        """The ends of the run's own tasks by step, from a listing; clones are left out."""
+    def all_ends(self) -> dict[str, dict[str, TaskEnd]]:
+        """The ends of the run's own tasks by step and id, from a listing; clones are left out."""
         prefix, names = f"{self.prefix}/ends/", dict[str, list[str]]()
         for key in self.store.list_keys(prefix):
             step, _, name = key.removeprefix(prefix).partition("/")
             names.setdefault(step, []).append(name)
-        return {step: list(ends_of(of_step).values()) for step, of_step in names.items()}
+        return {step: ends_of(of_step) for step, of_step in names.items()}
 
     def usage(self) -> dict[str, Usage]:
         """The resources that the run's own tasks used, by step, from a listing; clones are left out."""
-        found = {step: together(end.usage for end in ends) for step, ends in self.all_ends().items()}
+        found = {step: together(end.usage for end in ends.values()) for step, ends in self.all_ends().items()}
         return {step: usage for step, usage in found.items() if usage is not None}
 
     def read_commit(self, step: str, task: str, *, is_written: bool = False) -> Commit | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import itertools
 import mmap
 import os
@@ -13,14 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import AccessError, OutageError, StorageError
+from k8sflow.errors import AccessError, K8sflowError, OutageError, StorageError
 from k8sflow.outages import Report
 from k8sflow.roots import endpoint_of_google
 from k8sflow.s3_options import S3Options
 from k8sflow.storage.objects import Buffer, ObjectInfo
-from k8sflow.storage.patience import Patience, patient
+from k8sflow.storage.patience import Patience, drop_frames, patient
 from k8sflow.storage.s3_client import (
-    MOST_PARTS,
     PARALLEL_PARTS,
     PART_BYTES,
     NoAnswerError,
@@ -28,16 +28,25 @@ from k8sflow.storage.s3_client import (
     Page,
     RefusedError,
     S3Client,
-    slices,
 )
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log, read_log
+from k8sflow.storage.s3_parts import (
+    LostUploadError,
+    ReplacedError,
+    accepted_write,
+    known_upload,
+    least_part_bytes,
+    same_version,
+    slices,
+)
 from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, OF_GOOGLE, OF_S3, TAKEN, UNDECIDED, Translation
 
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
 _TRIES = 8
-_PART_PAUSES_SECONDS = (0.3, 1.0, 0.0)
+_PART_PAUSES_SECONDS = (0.3, 1.0)
+_REPLACED_TRIES = 3
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MOST_DELETED = 1000
 
@@ -114,8 +123,13 @@ class S3Store:
 
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
-        found = self._read(key)
-        return found if isinstance(found, bytearray) else self._get_ranges(key, *found)
+        for _ in range(_REPLACED_TRIES):
+            found = self._read(key)
+            if isinstance(found, bytearray):
+                return found
+            with contextlib.suppress(ReplacedError):  # another task may have written the same content again
+                return self._get_ranges(key, *found)
+        raise StorageError(f"{self.url}/{key} was replaced {_REPLACED_TRIES} times while it was read.")
 
     @patient
     def _read(self, key: str) -> bytearray | tuple[int, str]:
@@ -156,35 +170,35 @@ class S3Store:
             return
         for _ in range(_TRIES):
             try:
-                self._upload(key, parts, max(PART_BYTES, -(-size // MOST_PARTS)))
-            except _LostUploadError as error:
+                self._upload(key, slices(parts, max(PART_BYTES, least_part_bytes(size))))
+            except LostUploadError as error:
                 _log.debug("%s/%s: an upload was lost: %s", self.url, key, error)
-                lost = error
+                drop_frames(error)
+                gc.collect()  # botocore's errors may still refer to the parts, which their owner may want to resize
+                lost = str(error)
             else:
                 return
-        raise OutageError(
-            f"{self._server} has lost {_TRIES} uploads of {self.url}/{key}, one after the other.", cause=str(lost)
-        )
+        raise OutageError(f"{self._server} has lost {_TRIES} uploads of {self.url}/{key} in a row.", cause=lost)
 
     @patient
     def _write(self, key: str, content: bytes) -> None:
         with self._translated(key), self._write_accepted(key):
             self._client.write(self.prefix + key, content)
 
-    def _upload(self, key: str, parts: Sequence[Buffer], part_bytes: int) -> None:
+    def _upload(self, key: str, parts: Iterator[list[memoryview]]) -> None:
         """Writes an object in parts, each of which is tried again by itself.
 
         Raises:
-            _LostUploadError: The server doesn't know the upload any more.
+            LostUploadError: The server doesn't know the upload any more.
         """
         upload = self._begin_upload(key)
         try:
             with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
                 write = functools.partial(self._upload_part, key, upload)
-                etags = list(pool.map(write, itertools.count(1), slices(parts, part_bytes)))
+                etags = list(pool.map(write, itertools.count(1), parts))
             self._end_upload(key, upload, etags)
         except BaseException:
-            with contextlib.suppress(RefusedError, NoAnswerError, NoKeysError):
+            with contextlib.suppress(RefusedError, NoAnswerError, NoKeysError, K8sflowError, ValueError):
                 self._client.abandon_upload(self.prefix + key, upload)
             raise
 
@@ -195,21 +209,29 @@ class S3Store:
 
     def _upload_part(self, key: str, upload: str, number: int, part: Sequence[Buffer]) -> str:
         """Writes a part; it doesn't wait long: many servers break the connection if they don't know the upload."""
-        for pause_seconds in _PART_PAUSES_SECONDS:
+        pauses = iter(_PART_PAUSES_SECONDS)
+        while True:
+            started = time.monotonic()
             try:
-                with self._translated(key), _known_upload():
-                    return self._client.upload_part(self.prefix + key, upload, number, part)
-            except OutageError as error:
-                lost: Exception = error
-            except AccessError as error:
-                lost = error
-            _log.debug("%s/%s, part %d: %s. Retrying in %.1f s.", self.url, key, number, lost, pause_seconds)
-            time.sleep(pause_seconds)
-        raise lost if isinstance(lost, AccessError) else _LostUploadError(str(lost))
+                with self._translated(key), known_upload():
+                    etag = self._client.upload_part(self.prefix + key, upload, number, part)
+            except (OutageError, AccessError) as error:
+                drop_frames(error)
+                if isinstance(error, OutageError):
+                    self.patience.failed(error, time.monotonic() - started)
+                if (pause := next(pauses, None)) is None:
+                    if isinstance(error, AccessError):
+                        raise
+                    raise LostUploadError(str(error)) from None
+                _log.debug("%s/%s, part %d: %s. Retrying in %.1f s.", self.url, key, number, error, pause)
+                time.sleep(pause)
+            else:
+                self.patience.answered()
+                return etag
 
     @patient
     def _end_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
-        with self._translated(key), _known_upload():
+        with self._translated(key), known_upload():
             self._client.end_upload(self.prefix + key, upload, etags)
 
     @patient
@@ -336,7 +358,7 @@ class S3Store:
             return self._client.page(self.prefix + prefix, delimiter, token)
 
     def _get_ranges(self, key: str, size: int, etag: str) -> Buffer:
-        # Of its own, so that it can be given back page by page; private, so that a fork doesn't share it.
+        # A mapping of its own, so that decompression can free it page by page; a fork doesn't share it.
         target = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
         def fetch(start: int) -> None:
@@ -350,37 +372,15 @@ class S3Store:
     def _read_range(self, key: str, start: int, etag: str, target: memoryview) -> None:
         with self._translated(key):
             span = f"bytes={start}-{start + len(target) - 1}"
-            self._client.read(self.prefix + key, span, etag).read_into(target)
+            with same_version(f"{self.url}/{key}"):
+                self._client.read(self.prefix + key, span, etag).read_into(target)
 
-    @contextlib.contextmanager
-    def _write_accepted(self, key: str) -> Iterator[None]:
-        """Treats "not found", as versitygw has answered writes for a moment, as an outage: a write creates its key."""
-        try:
-            yield
-        except RefusedError as error:
-            if error.code not in NOT_FOUND:
-                raise
-            raise OutageError(
-                f"{self._server} can't be used for {self.url}/{key}: it answers the write with {error.code}."
-            ) from error
+    def _write_accepted(self, key: str) -> AbstractContextManager[None]:
+        return accepted_write(f"{self._server} can't be used for {self.url}/{key}")
 
     def _translated(self, key: str) -> AbstractContextManager[None]:
         """Translates the client's errors into k8sflow's."""
         return self._translation.of(self._client, f"{self.url}/{key}".rstrip("/"))
-
-
-class _LostUploadError(Exception):
-    """The server doesn't know an upload, of which it may have had an answer lost, or which it lost in a restart."""
-
-
-@contextlib.contextmanager
-def _known_upload() -> Iterator[None]:
-    try:
-        yield
-    except RefusedError as error:
-        if error.code not in {"NoSuchUpload", *NOT_FOUND}:
-            raise
-        raise _LostUploadError(str(error)) from error
 
 
 def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> S3Client:

@@ -7,7 +7,7 @@ regions and partitions, keys that aren't in the environment, profiles and proxie
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,8 +15,6 @@ from k8sflow.storage.objects import Buffer
 
 PART_BYTES = 16 << 20
 PARALLEL_PARTS = 8
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-MOST_PARTS = 10_000
 CONNECT_SECONDS = 3  # three attempts: an unreachable server is to be reported after some ten seconds
 READ_SECONDS = 60
 # How long each try of a request waits for the first byte of its answer. A connection may lead nowhere: something on the
@@ -189,24 +187,3 @@ class S3Client(Protocol):
 
     def close(self) -> None:
         """Closes the connections."""
-
-
-def slices(parts: Sequence[Buffer], part_bytes: int) -> Iterator[list[memoryview]]:
-    """The parts of an upload, of equal size but for the last one; the buffers are not copied.
-
-    Args:
-        parts: The buffers.
-        part_bytes: The size of a part.
-    """
-    held: list[memoryview] = []
-    room = part_bytes
-    for view in (memoryview(part).cast("B") for part in parts):
-        rest = view
-        while len(rest) >= room:
-            yield [*held, rest[:room]]
-            rest, held, room = rest[room:], [], part_bytes
-        if len(rest):
-            held.append(rest)
-            room -= len(rest)
-    if held:
-        yield held

@@ -117,3 +117,11 @@ def seconds_of(date: str) -> float:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError):
         return math.nan
+
+
+def age_of(written: str, now: float) -> float:
+    """The age of an object in seconds, from the time of its write as in a listing; not a number if it can't be read."""
+    try:
+        return now - datetime.fromisoformat(written.replace("Z", "+00:00")).timestamp()  # Python 3.10 knows no Z
+    except ValueError:
+        return math.nan

@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import math
 import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
 from http import HTTPStatus
 from pathlib import Path
@@ -33,7 +31,7 @@ from k8sflow.storage.s3_client import (
     Status,
 )
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
-from k8sflow.storage.s3_errors import is_of_clock, seconds_ahead, seconds_of
+from k8sflow.storage.s3_errors import age_of, is_of_clock, seconds_ahead, seconds_of
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 
 if TYPE_CHECKING:
@@ -315,12 +313,7 @@ def _refusal(status: int, body: bytes, date: str = "") -> tuple[RefusedError, st
 
 def _status(entry: Element, now: float) -> Status:
     """The properties of an object in a listing; ``now`` is the server's time."""
-    text = (entry.findtext("{*}LastModified") or "").replace("Z", "+00:00")  # Python 3.10 knows no Z
-    try:
-        age = now - datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        age = math.nan
-    return Status(int(entry.findtext("{*}Size") or 0), age)
+    return Status(int(entry.findtext("{*}Size") or 0), age_of(entry.findtext("{*}LastModified") or "", now))
 
 
 def _inconsistent(refusal: RefusedError, regions: Sequence[str]) -> RefusedError:

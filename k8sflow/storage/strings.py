@@ -11,7 +11,6 @@ import math
 import pickle
 import struct
 import sys
-from collections.abc import Mapping
 from typing import Any, Literal
 
 # Below this, pickle is fast enough.
@@ -111,5 +110,4 @@ def _is_storable(value: object) -> bool:
 
 
 def _type_of_na() -> set[type]:
-    missing: Mapping[str, object] = vars(sys.modules.get("pandas", math))
-    return {type(missing["NA"])} if "NA" in missing else set()
+    return {type(getattr(sys.modules.get("pandas"), "NA", None))}

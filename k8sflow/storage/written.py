@@ -1,4 +1,4 @@
-"""Reads of objects that were written for certain, from servers that show an object some time after its write.
+"""Reads objects that are known to exist, from servers that may take a moment to show a new one.
 
 S3 shows it at once (https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel); caches and
 replicas in front of other servers may not.

@@ -23,6 +23,9 @@ _LEVEL = 1
 _MODULES = ("compression.zstd",) if sys.version_info >= (3, 14) else ("backports.zstd",)
 _NAMES = ("compress", "ZstdDecompressor", "ZstdError")
 _LIBRARIES = ("libzstd.so.1", "libzstd.1.dylib")
+_WHY_MISSING = (
+    "Python has it from 3.14 on; for others, neither the package backports.zstd nor the library libzstd.so.1 was found."
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ def needed() -> Zstd:
     if (found := available()) is None:
         raise ArtifactError(
             "it is compressed by zstd, for which this Python has no module.",
-            cause="Python has one from 3.14 on; for others, neither the package backports.zstd nor the library "
-            "libzstd.so.1 was found.",
+            cause=_WHY_MISSING,
             advice="Install it: pip install backports.zstd. For pods, add it to the image.",
         )
     return found
@@ -72,8 +74,7 @@ def check_installed() -> None:
     if available() is None:
         raise ConfigurationError(
             f"the setting compression is zstd, which this Python ({sys.version.split()[0]}) doesn't have.",
-            cause="Python has it from 3.14 on; for others, neither the package backports.zstd nor the library "
-            "libzstd.so.1 was found.",
+            cause=_WHY_MISSING,
             advice="Install it: pip install backports.zstd. For pods and jobs, add it to the image. Or set compression "
             "(K8SFLOW_COMPRESSION) to none.",
         )

@@ -20,7 +20,10 @@ def explained(result: TaskResult, error: BaseException, step: str, locks: Mappin
         step: The step.
         locks: The locks of the run's steps.
     """
-    advice = lacking(error, step, locks) or _differing(error, step, locks)
+    try:
+        advice = lacking(error, step, locks) or _differing(error, step, locks)
+    except Exception:  # noqa: BLE001  such as no parser of TOML in a pod with Python 3.10: the failure itself counts
+        return result
     if not advice or result.failure is None:
         return result
     return replace(result, failure=replace(result.failure, resolution=advice))

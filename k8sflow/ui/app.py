@@ -101,6 +101,7 @@ class Ui:
         rows, chosen = self.library.rows(), filter_of(request.query_params)
         found = list(wanted(rows, chosen))
         most = _number(request.query_params.get("most"), _ROWS_OF_PAGE)
+        longer = request.url.remove_query_params("part").include_query_params(most=most + 10 * _ROWS_OF_PAGE)
         flows, users = sorted({row.flow for row in rows}), sorted({row.user for row in rows if row.user})
         return self._page(
             "rows" if request.query_params.get("part") == "rows" else "runs",
@@ -111,9 +112,7 @@ class Ui:
             users=users,
             statuses=STATUSES,
             chosen=request.query_params,
-            more=str(request.url.include_query_params(most=most + 10 * _ROWS_OF_PAGE).query)
-            if len(found) > most
-            else "",
+            more=longer.query if len(found) > most else "",
         )
 
     def _compare(self, request: Request) -> Response:
@@ -143,8 +142,8 @@ class Ui:
         return _json(run_view.state(reader, since))
 
     def _code(self, request: Request) -> Response:
-        run = self._reader(request).run
-        code = run.code
+        reader = self._reader(request)
+        run, code = reader.run, reader.run.code
         if code is None:
             raise NotFoundError(
                 f"{run.pathspec} has no code package.",
@@ -158,38 +157,40 @@ class Ui:
             files=files,
             name=name,
             text=_text_of(code.tarball, name),
-            **run_view.base_facts(self._reader(request)),
+            **run_view.base_facts(reader),
         )
 
     def _reader(self, request: Request) -> RunReader:
-        reader = self.library.reader(checked(request.path_params["flow"]), checked(request.path_params["run"]))
+        """The reader of a run, which has just looked at the store."""
+        reader = self._known_reader(request)
         reader.poll()
         return reader
 
+    def _known_reader(self, request: Request) -> RunReader:
+        return self.library.reader(checked(request.path_params["flow"]), checked(request.path_params["run"]))
+
     # ------------------------------------------------------------------ a task
 
-    def _task_of(self, request: Request) -> Task:
-        run = self.library.run(request.path_params["flow"], request.path_params["run"])
+    def _task_of(self, request: Request, reader: RunReader | None = None) -> Task:
+        run = (reader or self._known_reader(request)).run
         attempt = request.query_params.get("attempt", "")
         return task_view.task_of(run, request.path_params["step"], request.path_params["task"], attempt)
 
     def _task(self, request: Request) -> Response:
-        task, reader = self._task_of(request), self._reader(request)
+        reader = self._reader(request)
+        task = self._task_of(request, reader)
         shown = task_view.overview(reader, task, request.query_params.get("attempt", ""), _stream(request))
         return self._page("task", may_unpickle=self.may_unpickle, **run_view.base_facts(reader), **shown)
 
     def _log_file(self, request: Request) -> LogFile:
-        task = self._task_of(request)
-        source = task.origin_task or task
-        store = source.parent.parent.run_store
-        return LogFile(store, source.parent.id, source.id, source.current_attempt, _stream(request))
+        return task_view.log_of(self._task_of(request), _stream(request))
 
     def _log(self, request: Request) -> Response:
         """A piece of a log, and whether more may come."""
-        log = self._log_file(request)
-        start = _number(request.query_params.get("from"), 0)
-        data = log.read(start)
-        is_over = not data and self._task_of(request).has_ended
+        reader = self._known_reader(request)
+        task = self._task_of(request, reader)
+        data = task_view.log_of(task, _stream(request)).read(_number(request.query_params.get("from"), 0))
+        is_over = not data and (reader.has_ended or task.has_ended)
         return Response(data, media_type="text/plain; charset=utf-8", headers={"X-Ended": str(int(is_over))})
 
     def _find(self, request: Request) -> Response:
@@ -257,7 +258,7 @@ def filter_of(query: Mapping[str, str]) -> Filter:
 
 
 def _day(text: str) -> float | None:
-    """The time that a field for a date and a time has, in the server's zone."""
+    """The time in a field for a date and a time; in the server's zone if the page's script has not added its own."""
     try:
         return datetime.fromisoformat(text).astimezone().timestamp()
     except (ValueError, OverflowError, OSError):

@@ -6,6 +6,7 @@ from typing import Any
 
 from k8sflow.errors import K8sflowError
 from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.layout import task_order
 from k8sflow.ui.progress import RunReader
 from k8sflow.ui.run_view import base_facts, steps
 from k8sflow.ui.values import short_value
@@ -59,7 +60,7 @@ def _artifacts(left: RunReader, right: RunReader, names: list[str]) -> list[tupl
     tasks = [{(row.step, row.task) for row in reader.rows() if row.finished is not None} for reader in (left, right)]
     found = []
     for step in names:
-        common = sorted(task for name, task in tasks[0] & tasks[1] if name == step)
+        common = sorted((task for name, task in tasks[0] & tasks[1] if name == step), key=task_order)
         for task in common[:_MOST_TASKS]:
             one, other = _refs(left, step, task), _refs(right, step, task)
             for name, first, second, is_same in _pairs((left, right), one, other):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.storage.ends import TaskEnd
 from k8sflow.storage.run_store import RunStore
+from k8sflow.ui.reads import read_each
 
 
 class Expectation:
@@ -25,24 +26,22 @@ class Expectation:
         self._order = graph.by_time()
         self._widths: dict[tuple[str, str], int] = {}
 
-    def update(self, ends: Mapping[tuple[str, str], TaskEnd]) -> None:
-        """Reads the commits of new tasks that opened a foreach.
+    def update(self, ends: Mapping[tuple[str, str], TaskEnd]) -> list[str]:
+        """Reads the commits of new tasks that opened a foreach; returns the errors of those that can't be read.
 
         Args:
             ends: The ends of tasks, by step and id.
-
-        Raises:
-            StorageError: A commit can't be read.
         """
-        for key in ends:
-            if self._graph[key[0]].is_wide and key not in self._widths:
-                commit = self._run_store.read_commit(*key)
-                self._widths[key] = commit.foreach.width if commit is not None and commit.foreach is not None else 0
+        wanted = [key for key in ends if self._graph[key[0]].is_wide and key not in self._widths]
+        commits, errors = read_each(self._run_store.store, lambda key: self._run_store.read_commit(*key), wanted)
+        for key, commit in commits:
+            self._widths[key] = commit.foreach.width if commit is not None and commit.foreach is not None else 0
         ended = Counter(step for step, _ in ends)
         for step in self._order:
             count = self._count(self._graph[step], ended)
             if count is not None:
                 self.counts[step] = count
+        return errors
 
     def _count(self, node: Node, ended: Mapping[str, int]) -> int | None:
         """The number of a step's tasks; None where it depends on what is not known yet."""
@@ -54,6 +53,5 @@ class Expectation:
         first = parents[0]
         if not first.is_wide:
             return self.counts.get(first.name)
-        if ended.get(first.name) != self.counts.get(first.name):
-            return None
-        return sum(width for (step, _), width in self._widths.items() if step == first.name)
+        widths = [width for (step, _), width in self._widths.items() if step == first.name]
+        return sum(widths) if len(widths) == ended.get(first.name) == self.counts.get(first.name) else None

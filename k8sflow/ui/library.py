@@ -150,7 +150,12 @@ class Library:
     def _row(self, run: Run) -> RunRow:
         name = (run.run_store.flow, run.id)
         if run.run_store.store.folder is None:
-            return _described(run)
+            if name in self._running:
+                run.share_record(self._running.pop(name))
+            row = _described(run)
+            if row.finished is None and not row.error:
+                self._running[name] = run
+            return row
         state = _state_of_files(run.run_store)
         if name in self._known and self._known[name][0] == state:
             return self._known[name][1]
@@ -202,8 +207,14 @@ class Library:
         return reader.has_ended and not reader.error
 
     def beside(self, flow: str, run: str) -> tuple[str | None, str | None]:
-        """The ids of the runs of the same flow before and after a run, among those listed last."""
+        """The ids of the runs of the same flow before and after a run.
+
+        Raises:
+            StorageError: A store can't be read.
+        """
         ids = [row.run for row in self._rows if row.flow == flow]
+        if run not in ids:  # it was opened by its address, or is newer than the list
+            ids = [each.run for each in Runs(checked(flow), self.stores)]
         if run not in ids:
             return None, None
         at = ids.index(run)
@@ -225,7 +236,7 @@ def _state_of_files(run_store: RunStore) -> object:
 
 
 def _described(run: Run) -> RunRow:
-    """A run as the list shows it; with its error, if it can't be read: it must not hide the others."""
+    """A run's row in the list. One that can't be read gets a row with the error, so that it doesn't hide the others."""
     row = RunRow(run.run_store.flow, run.id, "unreadable")
     try:
         end, created = run.end, run.created

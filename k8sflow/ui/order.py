@@ -8,12 +8,6 @@ from k8sflow.flow.graph import Graph
 from k8sflow.storage.ends import TaskEnd
 
 
-def task_order(task: str) -> tuple[list[int], int]:
-    """A sort key for the ids of a step's tasks: ``3.1-2`` is the third turn of a loop in branch 1 of branch 3."""
-    path, _, turn = task.partition("-")
-    return [int(part) if part.isdecimal() else 0 for part in path.split(".")], int(turn) if turn.isdecimal() else 0
-
-
 def ready_times(
     graph: Graph, created: float, ends: Mapping[tuple[str, str], TaskEnd]
 ) -> Callable[[tuple[str, str]], float | None]:

@@ -1,8 +1,8 @@
 """Reads a pickled value as data: no class is looked up, no module imported, and no function called.
 
 A pickle is a program that names classes and functions, and calls them. Here each name gives a class of this module
-that only remembers what it was called with. So Python's own containers, numbers and texts come out as they are, arrays
-as their numbers, and everything else as its name and its parts.
+that only remembers what it was called with. So numbers, texts, lists and dictionaries come out as they are, tuples and
+sets as lists, arrays as their numbers, and everything else, dates included, as its name and its parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from k8sflow.errors import ArtifactError
 from k8sflow.storage.encoding import stored
 from k8sflow.storage.objects import Buffer
 
-# What is longer takes Python more than a second or two to read.
+# Python takes more than a second or two to read longer ones.
 MOST_STREAM_BYTES = 2 << 20
 _MOST_NUMBERS = 2_000
 _DEEPEST = 50
@@ -134,7 +134,7 @@ def read_plain(data: Buffer, encoding: str, most: int | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Stated:
-    """A value that is stated by words: it would be too long.
+    """Stands in for a value that is too long to show.
 
     Args:
         words: The words.

@@ -11,26 +11,32 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
 from k8sflow.client import Run
+from k8sflow.client.logs import STREAMS
 from k8sflow.errors import K8sflowError
-from k8sflow.storage.ends import TaskEnd, ends_of
+from k8sflow.storage.clones import cloned_ends
+from k8sflow.storage.ends import TaskEnd
+from k8sflow.storage.layout import task_order
+from k8sflow.storage.log_times import SUFFIX
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.ui.expected import Expectation
-from k8sflow.ui.order import ready_times, task_order
+from k8sflow.ui.order import ready_times
+from k8sflow.ui.reads import read_each
 from k8sflow.ui.traced import TraceReader
 
-# A step whose tasks without an end are more than this is listed as a whole in a bucket, a thousand keys at a time.
-_FEW = 20
-# The files that a task of a folder may have, so that a listing of a whole step costs less than one for each task.
-_KEYS_OF_TASK = 6
+# The objects that a task may have. A bucket lists a thousand at a time, so listing a step takes a request for every 170
+# tasks; where fewer of them are to be looked at, each is listed by itself.
+_KEYS_OF_TASK, _KEYS_OF_LISTING = 6, 1000
+_MOST_ERRORS = 3
+_TIMES = tuple(f"{stream}{SUFFIX}" for stream in STREAMS)
 _SETTLED_SECONDS = 5.0
 _Key = tuple[str, str]
+_Name = TypeVar("_Name")
 _Item = TypeVar("_Item")
 
 
@@ -104,6 +110,7 @@ class _Seen:
 
     attempts: set[int] = field(default_factory=set)
     ended: set[int] = field(default_factory=set)
+    timed: set[tuple[int, str]] = field(default_factory=set)  # executions with the streams that have marks
     has_commit: bool = False
 
 
@@ -130,6 +137,8 @@ class RunReader:
         self._rows: dict[_Key, tuple[int, TaskRow]] = {}
         self._ends: dict[_Key, TaskEnd] = {}
         self._clones: set[_Key] = set()
+        self._has_clones = self.record.origin_run_id is not None  # and they were not read yet
+        self._errors: list[str] = []
         self._started: dict[tuple[str, str, int], float | None] = {}
         self._failures: dict[tuple[str, str, int], Execution] = {}
         self._seen: dict[_Key, _Seen] = {}
@@ -165,7 +174,7 @@ class RunReader:
                 return
             try:
                 self._poll()
-                self.error = ""
+                self.error = " ".join(list(dict.fromkeys(self._errors))[:_MOST_ERRORS])
             except K8sflowError as error:
                 self.error = str(error)
             self._read_at = time.monotonic()
@@ -174,6 +183,11 @@ class RunReader:
         """The tasks that changed after a version, in the order of the source and of the branches."""
         found = [row for version, row in list(self._rows.values()) if version > since]
         return sorted(found, key=lambda row: (self.steps[row.step], task_order(row.task)))
+
+    def row(self, step: str, task: str) -> TaskRow | None:
+        """A task; None if it was not seen yet."""
+        _, found = self._rows.get((step, task), (0, None))
+        return found
 
     def rows(self) -> list[TaskRow]:
         """All tasks."""
@@ -196,13 +210,16 @@ class RunReader:
             self._settled_after = None
         self.outcome = outcome
         self.status = self._status()
-        clones = self._read_ends()
-        for step in self.steps:
-            self._read_step(step)
-        self._expectation.update(self._ends)
-        if self._trace is not None:
-            self._trace.poll()
-        self._update(clones)
+        self._errors = []
+        try:
+            self._read_ends()
+            for step in self.steps:
+                self._read_step(step)
+            self._errors += self._expectation.update(self._ends)
+            if self._trace is not None:
+                self._trace.poll()
+        finally:
+            self._update()
 
     def _status(self) -> str:
         if self.outcome is not None:
@@ -216,20 +233,19 @@ class RunReader:
             self._settled_after = time.monotonic() + _SETTLED_SECONDS
         return time.monotonic() > self._settled_after
 
-    def _read_ends(self) -> set[_Key]:
-        """Reads the ends of tasks; returns the clones."""
-        prefix, names = f"{self.run_store.prefix}/ends/", dict[str, list[str]]()
-        for key in self.run_store.store.list_keys(prefix):
-            step, _, name = key.removeprefix(prefix).partition("/")
-            names.setdefault(step, []).append(name)
-        for step in names.keys() & self.steps.keys():
-            self._ends.update({(step, task): end for task, end in ends_of(names[step]).items()})
-        if self.record.origin_run_id is not None and not self._clones:
-            cloned = {step: self.run_store.cloned_ends(step) for step in self.steps}
-            found = {(step, task): end for step, ends in cloned.items() for task, end in ends.items()}
-            self._clones = set(found)
+    def _read_ends(self) -> None:
+        """Reads the ends of tasks; those of clones once, when all are written."""
+        self._ends.update(self._by_key(self.run_store.all_ends()))
+        if self._has_clones and (cloned := cloned_ends(self.run_store)) is not None:
+            self._has_clones = False
+            found = self._by_key(cloned)
+            self._clones |= set(found)
             self._ends.update({key: end for key, end in found.items() if key not in self._ends})
-        return self._clones
+
+    def _by_key(self, ends: Mapping[str, Mapping[str, TaskEnd]]) -> dict[_Key, TaskEnd]:
+        return {
+            (step, task): end for step, of_step in ends.items() if step in self.steps for task, end in of_step.items()
+        }
 
     def _read_step(self, step: str) -> None:
         """Looks at the executions of a step's tasks that have no end, or had others before."""
@@ -242,18 +258,23 @@ class RunReader:
         if not waiting:
             return
         is_folder = self.run_store.store.folder is not None
-        if is_folder or len(waiting) * 1000 < max(_FEW * 1000, len(there) * _KEYS_OF_TASK):
-            found = {task: self._look(f"{self.run_store.prefix}/tasks/{step}/{task}/") for task in waiting}
+        if is_folder or len(waiting) * _KEYS_OF_LISTING < max(len(there), len(done)) * _KEYS_OF_TASK:
+            found = dict(self._each(lambda task: self._look(f"{self.run_store.prefix}/tasks/{step}/{task}/"), waiting))
         else:
             found = self._look_at_step(step, waiting)
-        for task, seen in found.items():
-            self._seen[step, task] = seen
-            if seen.has_commit and (step, task) not in self._ends:
-                commit = self.run_store.read_commit(step, task)
-                if commit is not None:
-                    self._ends[step, task] = TaskEnd.of(commit)
-                    self._clones |= {(step, task)} if commit.origin else set()
+        self._seen.update({(step, task): seen for task, seen in found.items()})
+        committed = [(step, task) for task, seen in found.items() if seen.has_commit and (step, task) not in self._ends]
+        for key, commit in self._each(lambda key: self.run_store.read_commit(*key), committed):
+            if commit is not None:
+                self._ends[key] = TaskEnd.of(commit)
+                self._clones |= {key} if commit.origin else set()
         self._read_executions(step, found)
+
+    def _each(self, read: Callable[[_Name], _Item], names: Iterable[_Name]) -> list[tuple[_Name, _Item]]:
+        """Reads records by their names; keeps the errors of those that can't be read."""
+        found, errors = read_each(self.run_store.store, read, names)
+        self._errors += errors
+        return found
 
     def _task_ids(self, step: str) -> set[str]:
         folder = self.run_store.store.folder
@@ -284,25 +305,14 @@ class RunReader:
     def _read_executions(self, step: str, found: Mapping[str, _Seen]) -> None:
         """Reads the outcomes and the first times of executions, each once."""
         ended = [(step, task, attempt) for task, seen in found.items() for attempt in seen.ended]
-        for key, failure in self._together(self._failure, (key for key in ended if key not in self._failures)):
+        for key, failure in self._each(self._failure, (key for key in ended if key not in self._failures)):
             if failure is not None:
                 self._failures[key] = failure
         last = [(step, task, max(seen.attempts, default=0)) for task, seen in found.items() if seen.attempts]
         unknown = (key for key in last if key not in self._started and key[:2] not in self._ends)
-        for key, started in self._together(self._first_time, unknown):
+        for key, started in self._each(self._first_time, unknown):
             if started is not None:
                 self._started[key] = started
-
-    def _together(
-        self, read: Callable[[tuple[str, str, int]], _Item], keys: Iterable[tuple[str, str, int]]
-    ) -> list[tuple[tuple[str, str, int], _Item]]:
-        """Reads records, in parallel where each read is a round trip."""
-        wanted = list(keys)
-        at_once = self.run_store.store.parallel_reads
-        if at_once == 1 or len(wanted) < 2:  # noqa: PLR2004  one
-            return [(key, read(key)) for key in wanted]
-        with ThreadPoolExecutor(at_once) as pool:
-            return list(zip(wanted, pool.map(read, wanted), strict=True))
 
     def _failure(self, key: tuple[str, str, int]) -> Execution | None:
         try:
@@ -314,22 +324,28 @@ class RunReader:
         return Execution(key[2], outcome.outcome.value, self._first_time(key), outcome.finished, outcome.summary)
 
     def _first_time(self, key: tuple[str, str, int]) -> float | None:
-        marks = self.run_store.read_marks(*key, "stdout")
-        return marks[0].at if marks else None
+        """The time of an execution's first output, from the marks that a listing has shown."""
+        timed = self._seen[key[:2]].timed
+        streams = [stream for stream in STREAMS if (key[2], f"{stream}{SUFFIX}") in timed]
+        return min(
+            (mark.at for stream in streams for mark in self.run_store.read_marks(*key, stream)[:1]), default=None
+        )
 
     # ------------------------------------------------------------------ the tasks
 
-    def _update(self, clones: set[_Key]) -> None:
+    def _update(self) -> None:
         ready = ready_times(self.record.graph, self.record.created, self._ends)
         found = {**dict.fromkeys(self._seen), **dict.fromkeys(self._ends)}
-        version = self.version + 1
+        version, is_new = self.version + 1, False
         for key in found:
-            row = self._row(key, ready(key), clones)
+            row = self._row(key, ready(key))
             if row is not None and (key not in self._rows or self._rows[key][1] != row):
                 self._rows[key] = (version, row)
-                self.version = version
+                is_new = True
+        if is_new:  # a page that asks before sees the rest at its next look
+            self.version = version
 
-    def _row(self, key: _Key, ready: float | None, clones: set[_Key]) -> TaskRow | None:
+    def _row(self, key: _Key, ready: float | None) -> TaskRow | None:
         """The row of a task; None if it has not even an execution."""
         seen, end = self._seen.get(key, _Seen()), self._ends.get(key)
         found = (self._failures.get((*key, attempt)) for attempt in sorted(seen.ended))
@@ -339,7 +355,7 @@ class RunReader:
             row = replace(row, started=end.started, finished=end.finished)
             if end.usage is not None:
                 row = replace(row, memory_bytes=end.usage.memory_bytes, cpu_seconds=end.usage.cpu_seconds)
-            if key in clones:
+            if key in self._clones:
                 return replace(row, state="cloned", ready=None)
             return replace(row, launched=self._launched(key, end.attempt))
         if not seen.attempts:
@@ -367,3 +383,5 @@ def _note(seen: _Seen, name: str) -> None:
         seen.attempts.add(int(attempt))
         if file == "outcome.json":
             seen.ended.add(int(attempt))
+        elif file in _TIMES:
+            seen.timed.add((int(attempt), file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from k8sflow.ui.values import short_value
 # A card that is larger is shown only when a person asks for it.
 _LARGE_CARD = 10 << 20
 _LAST_LINES_BYTES = 64 << 10
+_LEAST_POLL_SECONDS = 0.5
+_FINAL = {"succeeded", "caught", "cloned"}
 _EXECUTION = re.compile(r"[0-9]{1,9}")
 
 
@@ -66,6 +69,17 @@ def task_of(run: Run, step: str, task: str, attempt: str = "") -> Task:
     return Task(task, parent=run.unchecked_step(step), attempt=int(attempt) if attempt else None)
 
 
+def log_of(task: Task, stream: str) -> LogFile:
+    """The output of a task; that of its origin if it is a clone.
+
+    Args:
+        task: The task.
+        stream: ``stdout`` or ``stderr``.
+    """
+    source = task.origin_task or task
+    return LogFile(source.parent.parent.run_store, source.parent.id, source.id, source.current_attempt, stream)
+
+
 def overview(reader: RunReader, task: Task, chosen: str, stream: str) -> dict[str, Any]:
     """The facts of a task, of one of its executions, and of its artifacts and cards.
 
@@ -75,18 +89,24 @@ def overview(reader: RunReader, task: Task, chosen: str, stream: str) -> dict[st
         chosen: The execution that was asked for; empty for the one that counts.
         stream: The stream to show.
     """
-    step, attempt = task.parent.id, task.current_attempt
-    outcome = _outcome(task, attempt)
-    source = (task.origin_task if not chosen else None) or task
-    log = LogFile(source.parent.parent.run_store, source.parent.id, source.id, source.current_attempt, stream)
+    step, attempt, attempts = task.parent.id, task.current_attempt, task.attempts
+    if not chosen and attempt in attempts:  # the next one may start at any moment
+        task = Task(task.id, parent=task.parent, attempt=attempt)
+    outcome, log = _outcome(task, attempt), log_of(task, stream)
+    state = _state(reader, task, outcome, attempts)
     return {
         "step": step,
         "task": task.id,
         "task_url": task_url(reader, step, task.id),
         "attempt": attempt,
         "chosen": chosen,
-        "attempts": task.attempts,
-        "state": _state(task, outcome, reader),
+        # A clone has no executions of its own.
+        "pinned": attempt if attempt in attempts else "",
+        "attempts": attempts,
+        "state": state,
+        "poll_seconds": max(reader.poll_seconds, _LEAST_POLL_SECONDS),
+        "is_over": reader.has_ended or state in _FINAL,
+        "started": None if (started := task.created_at) is None else started.timestamp(),
         "outcome": outcome if outcome is not None and outcome.outcome.is_failure else None,
         "facts": _facts(task, outcome),
         "stream": stream,
@@ -102,7 +122,11 @@ def _outcome(task: Task, attempt: int) -> OutcomeRecord | None:
     return task.parent.parent.run_store.read_outcome(task.parent.id, task.id, attempt)
 
 
-def _state(task: Task, outcome: OutcomeRecord | None, reader: RunReader) -> str:
+def _state(reader: RunReader, task: Task, outcome: OutcomeRecord | None, attempts: Sequence[int]) -> str:
+    """The state of the task; of an execution before the last one, its own."""
+    row, attempt = reader.row(task.parent.id, task.id), task.current_attempt
+    if row is not None and row.attempt == attempt == max([attempt, *attempts]):
+        return row.state
     if task.finished:
         return "succeeded" if task.successful else "caught"
     if outcome is not None and outcome.outcome.is_failure:
@@ -116,7 +140,6 @@ def _facts(task: Task, outcome: OutcomeRecord | None) -> list[tuple[str, str]]:
         "" if started is None or finished is None else units.duration(max((finished - started).total_seconds(), 0.0))
     )
     pairs = [
-        ("started", f"{started:%Y-%m-%d %H:%M:%S}" if started is not None else ""),
         ("duration", seconds),
         ("where", {"dev": "this machine", "kubernetes": "Kubernetes", "batch": "AWS Batch"}[task.runtime_name]),
         ("peak memory", "" if usage is None or usage.memory_bytes is None else units.size(usage.memory_bytes)),

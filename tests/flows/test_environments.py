@@ -290,3 +290,67 @@ def test_versions_that_might_be_misread_are_refused(
     done = command(one(tmp_path, packages), "run")
     assert done.returncode == 1
     assert message in done.stderr
+
+
+BACKEND = """
+import sys, zipfile
+from pathlib import Path
+
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "own-1.0-py3-none-any.whl"
+    files = {
+        "own.py": Path("own.py").read_text(),
+        "own-1.0.dist-info/METADATA": "Metadata-Version: 2.1\\nName: own\\nVersion: 1.0\\n",
+        "own-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        "own-1.0.dist-info/RECORD": "",
+    }
+    with zipfile.ZipFile(Path(folder, name), "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+    return name
+"""
+OWN = """
+    class F(FlowSpec):
+        @pypi(packages={"own": "./own"})
+        @step
+        def start(self):
+            import own
+            print("value", own.VALUE)
+            self.next(self.end)
+        @step
+        def end(self): ...
+"""
+
+
+def test_a_package_from_a_folder_is_built_again_after_a_change(tmp_path: Path, command: Run) -> None:
+    """Also where only a module changes, which uv's own cache doesn't notice."""
+    flow = write_flow(tmp_path, OWN, head=HEAD)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/backend.py").write_text(BACKEND)
+    (tmp_path / "own/pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    for value in (1, 22):
+        (tmp_path / "own/own.py").write_text(f"VALUE = {value}\n")
+        done = command(flow, "run")
+        assert done.returncode == 0, done.stderr
+        assert f"value {value}\n" in done.stdout
+
+
+def test_each_step_keeps_what_it_asked_for(tmp_path: Path, command: Run) -> None:
+    """Though two requests have the same packages, a resumed run knows both again, and needs no index."""
+    source = """
+    class F(FlowSpec):
+        @pypi(packages={"shade": "2.0"})
+        @step
+        def start(self): self.next(self.end)
+        @pypi(packages={"shade": ">=2"})
+        @step
+        def end(self): raise ValueError("as asked")
+    """
+    flow = write_flow(tmp_path, source, head=HEAD)
+    assert command(flow, "run", "--run-id", "r1").returncode == 1
+    found = locks_of(tmp_path, "r1")
+    asked = {step: found["locks"][name]["requirements"] for step, name in found["steps"].items()}
+    assert asked == {"start": ["shade==2.0"], "end": ["shade>=2"]}

@@ -10,9 +10,8 @@ import pytest
 
 from k8sflow.roots import EMULATOR_OF_GOOGLE
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.run_store import RunStore
-from tests.flows.test_root_in_bucket import FLOW, HEAD
-from tests.support import environment, flow_command, run_flow, write_flow
+from tests.flows.test_root_in_bucket import FLOW, HEAD, try_commands
+from tests.support import environment, run_flow, write_flow
 
 pytestmark = pytest.mark.s3
 
@@ -26,28 +25,7 @@ def file(tmp_path: Path) -> Path:
 def test_all_commands_work(file: Path, gcs_server: str, gcs_store: ObjectStore, tmp_path: Path) -> None:
     """Forks of the fork server and workers of parallel_map share no connection; nothing is written to a folder."""
     root = {"K8SFLOW_ROOT": gcs_store.url, EMULATOR_OF_GOOGLE: gcs_server, "K8SFLOW_USER": "tester"}
-    done = run_flow(file, "--run-id", "r0", "--max-workers", "3", "--tag", "mine", FAILS="yes", **root)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "as asked" in done.stdout + done.stderr
-    done = flow_command(file, "resume", "--run-id", "r1", **root)
-    assert done.returncode == 0, done.stdout + done.stderr
-    commit = RunStore(gcs_store, "F", "r1").read_commit("start", "0")
-    assert commit is not None
-    assert commit.origin == "F/r0"
-    for command, words in {
-        ("runs",): "r0",
-        ("logs", "r1/work/1"): "worked on 1",
-        ("dump", "r1/work/1"): "['r1', 'r0']",
-        ("attach", "r1"): "F/r1 succeeded",
-        ("tag", "add", "--run-id", "r1", "x"): "x",
-        ("spin", "r1/work/2"): "worked on 2",
-        ("package", "list", "--run-id", "r1"): "flow.py",
-        ("du",): gcs_store.url,
-        ("gc", "--keep", "1"): "deleted",
-    }.items():
-        done = flow_command(file, *command, **root)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert words in done.stdout
+    try_commands(file, gcs_store, root, {("du",): gcs_store.url, ("gc", "--keep", "1"): "deleted"})
     code = "from k8sflow import Flow; r = Flow('F')['r1']; print(r['start'].task.data.point.x, r.successful)"
     read = subprocess.run(
         [sys.executable, "-c", code],

@@ -52,6 +52,14 @@ def test_a_missing_setting_names_those_there_are() -> None:
         exec("from k8sflow.metaflow_config import SERVICE_URL", {})
 
 
+def test_a_root_in_google_cloud_storage_is_not_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K8SFLOW_ROOT", "gs://bucket/prefix")
+    names: dict[str, object] = {}
+    wanted = ("DEFAULT_DATASTORE", "DATASTORE_SYSROOT_GS", "DATASTORE_SYSROOT_LOCAL")
+    exec(f"from k8sflow.metaflow_config import {', '.join(wanted)}", names)
+    assert [names[name] for name in wanted] == ["gs", "gs://bucket/prefix", None]
+
+
 def test_functions_of_metaflows_util(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K8SFLOW_USER", "ada")
     names: dict[str, object] = {}

@@ -29,6 +29,7 @@ from k8sflow.executors.fork_server.preloading import preload, reseed
 from k8sflow.executors.fork_server.server import Server, end_with_parent, kill_children
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.s3_options import S3Options
+from k8sflow.storage import serializers
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
@@ -161,6 +162,7 @@ class _Served:
         if document["has_packages"]:
             self._path = packages_first(self._path)
         sys.path[:] = self._path
+        serializers.installed()  # looked for once, not by each task
         sys.meta_path.insert(0, cast("Any", self._finder))
         with contextlib.suppress(SyntaxError):  # the task raises it again
             for file in document["sources"] if len(document["sources"]) < _FEW_FILES else [self._file]:

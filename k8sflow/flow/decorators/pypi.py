@@ -84,16 +84,21 @@ def _check(options: Mapping[str, Any]) -> None:
             raise ValueError(f"extras names {name!r}, which is not among the packages")
 
 
+_Packages = Annotated[
+    Mapping[str, str] | None, Option(_packages, "the packages: names and versions, as {'pandas': '>=2.2'}")
+]
+_Python = Annotated[str | None, Option(_python, "the version of Python, such as '3.12'")]
+_Extras = Annotated[
+    Mapping[str, Sequence[str]] | None, Option(_extras, "extras of packages, as {'pandas': ['parquet']}")
+]
+
+
 @decorator("runs the step in an environment with these packages of PyPI", check=_check, page=_PAGE)
 def pypi(
     *,
-    packages: Annotated[
-        Mapping[str, str] | None, Option(_packages, "the packages: names and versions, as {'pandas': '>=2.2'}")
-    ] = None,
-    python: Annotated[str | None, Option(_python, "the version of Python, such as '3.12'")] = None,
-    extras: Annotated[
-        Mapping[str, Sequence[str]] | None, Option(_extras, "extras of packages, as {'pandas': ['parquet']}")
-    ] = None,
+    packages: _Packages = None,
+    python: _Python = None,
+    extras: _Extras = None,
     disabled: Annotated[bool | str, Option(parsers.flag, "whether the step runs without an environment")] = False,
 ) -> None: ...
 
@@ -101,13 +106,9 @@ def pypi(
 @decorator("gives every step an environment with these packages of PyPI", on="flow", check=_check, page=_PAGE)
 def pypi_base(
     *,
-    packages: Annotated[
-        Mapping[str, str] | None, Option(_packages, "the packages: names and versions, as {'pandas': '>=2.2'}")
-    ] = None,
-    python: Annotated[str | None, Option(_python, "the version of Python, such as '3.12'")] = None,
-    extras: Annotated[
-        Mapping[str, Sequence[str]] | None, Option(_extras, "extras of packages, as {'pandas': ['parquet']}")
-    ] = None,
+    packages: _Packages = None,
+    python: _Python = None,
+    extras: _Extras = None,
     disabled: Annotated[bool | str, Option(parsers.flag, "whether steps run without an environment")] = False,
 ) -> None: ...
 

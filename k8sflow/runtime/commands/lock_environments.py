@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.environments import local, resolve
 from k8sflow.environments.lock import Lock, LockedPackage
 from k8sflow.errors import DependencyError
 from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.executors.environments import what_of
 from k8sflow.flow.decorators import conda
-from k8sflow.flow.decorators.base import Decoration
 from k8sflow.flow.decorators.pypi import Requested, requested
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.placement import Placement
@@ -50,10 +48,9 @@ def lock_environments(
     """
     if not request.has_environments:
         return {}
-    added = definition.added(request.decorators)
     found: dict[str, Lock] = {}
     resolved: dict[tuple[Requested, str | None], Lock] = {}
-    steps = {step: found for step, found in _requests(definition, added).items() if only in {None, step}}
+    steps = {step: wanted for step, wanted in _requests(request, definition).items() if only in {None, step}}
     for step, wanted in steps.items():
         where = _platform(step, placement)
         if (wanted, where) not in resolved:
@@ -62,6 +59,27 @@ def lock_environments(
             resolved[wanted, where] = _prepared(users, lock, where, request, store, console)
         found[step] = resolved[wanted, where]
     return found
+
+
+def unresolved(request: RunRequest, definition: FlowDefinition, placement: Placement) -> dict[str, Lock]:
+    """Locks without packages of the steps that have an environment of their own, by step; no index is asked.
+
+    Args:
+        request: The request of the user.
+        definition: The flow.
+        placement: Where the steps run.
+
+    Raises:
+        DependencyError: Packages can't be installed where a step runs.
+        FlowDefinitionError: A step has ``@conda``.
+    """
+    if not request.has_environments:
+        return {}
+    steps = _requests(request, definition)
+    return {
+        step: Lock(wanted.requirements, wanted.python or "", _platform(step, placement) or "", "")
+        for step, wanted in steps.items()
+    }
 
 
 def _platform(step: str, placement: Placement) -> str | None:
@@ -114,6 +132,8 @@ def _prepared(
 
 def _make(steps: list[str], lock: Lock, folder: Path, console: Console) -> None:
     """Makes the environment of some steps where it doesn't exist."""
+    from k8sflow.environments import local  # noqa: PLC0415  as below
+
     note = f"Making the environment of {', '.join(steps)}: {_counted(lock)} …"
     local.ensure(what_of(steps), lock, lambda: console.say(note, Tone.DIM, is_aside=True), folder)
 
@@ -123,7 +143,8 @@ def _counted(lock: Lock) -> str:
     return f"{count} package{'' if count == 1 else 's'}"
 
 
-def _requests(definition: FlowDefinition, added: tuple[Decoration, ...]) -> dict[str, Requested]:
+def _requests(request: RunRequest, definition: FlowDefinition) -> dict[str, Requested]:
+    added = definition.added(request.decorators)
     found = {}
     for step in definition.graph.nodes:
         decorations = definition.decorations_of(step, added)
@@ -137,8 +158,11 @@ def _requests(definition: FlowDefinition, added: tuple[Decoration, ...]) -> dict
 def _resolved(
     steps: list[str], wanted: Requested, platform: str | None, request: RunRequest, origin: RunRecord | None
 ) -> Lock:
-    known = origin.environments.get(steps[0]) if origin is not None else None
+    from k8sflow.environments import resolve  # noqa: PLC0415  most flows have no environments
+
     folder = code_folder(request.flow)
-    if known is not None and not request.refresh_environments and resolve.answers(known, wanted, folder, platform):
-        return known
+    if origin is not None and not request.refresh_environments:
+        for known in filter(None, map(origin.environments.get, steps)):
+            if resolve.answers(known, wanted, folder, platform):
+                return known
     return resolve.resolve(what_of(steps), wanted, folder, platform=platform, refresh=request.refresh_environments)

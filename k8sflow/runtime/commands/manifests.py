@@ -21,6 +21,7 @@ from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.service import service_manifest
 from k8sflow.runtime.commands import batch_requests
 from k8sflow.runtime.commands.create import check_executors, check_names, new_record
+from k8sflow.runtime.commands.lock_environments import unresolved
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.request import RunRequest, code_package
 from k8sflow.storage.run_store import RunStore
@@ -55,6 +56,7 @@ def manifests(request: RunRequest) -> str:
         pods=placement.pods,
         batch=placement.batch,
         policies=placement.policies,
+        environments=unresolved(request, definition, placement),
         package=code_package(request.flow, request.settings).sha256,
     )
     context = RunContext(

@@ -75,13 +75,8 @@ def _program(record: RunRecord) -> list[str]:
         return ["python", record.file]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.origin == sys.argv[0]:
-        return [_python(), *_hook(), "-m", spec.name.removesuffix(".__main__")]
-    return [_python(), *_hook(), sys.argv[0]]
-
-
-def _hook() -> list[str]:
-    """The words after the interpreter for a flow that imports from metaflow."""
-    return ["-m", "k8sflow.as_metaflow"] if metaflow_modules.is_installed() else []
+        return [_python(), *metaflow_modules.interpreter_options(), "-m", spec.name.removesuffix(".__main__")]
+    return [_python(), *metaflow_modules.interpreter_options(), sys.argv[0]]
 
 
 def _python() -> str:

@@ -298,20 +298,20 @@ def _run_flow(
     options: argparse.Namespace, words: Sequence[str], pipes: Mapping[Stream, int], *, outlives_sigterm: bool = False
 ) -> NoReturn:
     """Runs the flow's file as a process of its own; the words are its command line."""
-    become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
-    if not options.environment:
-        run_file(options.file, words, pipes["result"])
-    from k8sflow.task.host.installation import installed  # noqa: PLC0415  most steps have no packages of their own
-
     try:
+        become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
+        if not options.environment:
+            run_file(options.file, words, pipes["result"])
+        from k8sflow.task.host.installation import installed  # noqa: PLC0415  most steps have no packages of their own
+
         tasks = TaskBatch.from_json(options.tasks).template
         store = open_bucket(options, FIRST_ANSWER_SECONDS)
         lock = RunStore(store, tasks.flow, tasks.run).read().environments[tasks.name.step]
         python = installed(tasks.name.step, lock, store, options.flow, _say_as_task)
+        run_in(python, options.file, words, pipes["result"], outlives_sigterm=outlives_sigterm)
     except BaseException as error:  # noqa: BLE001  nothing may reach the agent's frames
         os.write(pipes["result"], failure(error).to_termination_message().encode())
         os._exit(1)
-    run_in(python, options.file, words, pipes["result"], outlives_sigterm=outlives_sigterm)
 
 
 def _say_as_task(text: str) -> None:

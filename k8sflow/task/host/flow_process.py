@@ -15,7 +15,7 @@ from k8sflow import hooks, shadowing
 from k8sflow.environments.search_path import packages_first
 from k8sflow.flow.decorators.environment import PODS_PYTHONPATH
 from k8sflow.flow.decorators.pod_options import RUNTIME_FOLDER
-from k8sflow.task import streams
+from k8sflow.task import moments, streams
 from k8sflow.task.conventions import OWN_CGROUP_VARIABLE, RESULT_FD_VARIABLE, Surroundings
 from k8sflow.task.failure import has_entered, unloadable
 from k8sflow.task.host.become import outlive_sigterm
@@ -74,8 +74,9 @@ def run_in(python: Path, file: str, words: Sequence[str], result: int, *, outliv
     for name in list(os.environ):  # the descriptors that its command looks for there
         if name.endswith("_FD") and name.startswith("K8SFLOW_"):
             os.set_inheritable(int(os.environ[name]), True)
-    task = json.dumps({"file": file, "words": list(words), "result": result, "outlives_sigterm": outlives_sigterm})
-    os.execve(python, [str(python), "-c", _CODE, task], _environment(os.environ))
+    task = {"file": file, "words": list(words), "result": result, "outlives_sigterm": outlives_sigterm}
+    text = json.dumps({**task, "moments": moments.noted()})
+    os.execve(python, [str(python), "-c", _CODE, text], _environment(os.environ))
 
 
 def _environment(before: Mapping[str, str]) -> dict[str, str]:
@@ -89,6 +90,7 @@ def _environment(before: Mapping[str, str]) -> dict[str, str]:
 def main() -> NoReturn:
     """Runs the flow's file in the interpreter of an environment."""
     task = json.loads(sys.argv[1])
+    moments.take_over(task["moments"])
     sys.path[:] = packages_first(sys.path)
     if task["outlives_sigterm"]:
         outlive_sigterm()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import configparser
 import hashlib
-import io
 import os
+import shutil
 import sys
 import sysconfig
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from k8sflow.environments.lock import Lock, StoredWheel
 from k8sflow.errors import DependencyError, StorageError
@@ -21,7 +23,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.written import get_written
 
 FOLDER = "environment"
-_AT_A_TIME = 8
+_AT_A_TIME = 4  # each is in memory until it is in a file
 
 
 def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callable[[str], None]) -> Path:
@@ -45,9 +47,9 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
             f"the packages of step {step} are locked for Python {lock.python}, and the image has Python {version}.",
             advice=f'Write @pypi(python="{running.major}.{running.minor}"), or use an image with Python {lock.python}.',
         )
-    _check_platform(step, lock)
     if all(_version(wheel.name) == wheel.version and not wheel.is_direct for wheel in lock.files):
         return Path(sys.executable)
+    _check_platform(step, lock)
     before = time.monotonic()
     root = Path(FOLDER).absolute()
     python = _new_environment(root)
@@ -56,12 +58,14 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
     (site / "_k8sflow.pth").write_text(f"{Path(__file__).parents[3]}\n", encoding="utf-8")
 
     def install(wheel: StoredWheel) -> None:
-        data = bytes(get_written(store, blob_key(flow, wheel.blob)))
+        data = get_written(store, blob_key(flow, wheel.blob))
         if hashlib.sha256(data).hexdigest() != wheel.blob:
             raise StorageError(f"the wheel {wheel.file} in {store.url} is damaged: its sha256 is another one.")
-        unpack(data, site, root / "bin")
-
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it loads logging
+        file = root / wheel.blob
+        file.write_bytes(data)
+        del data  # it may be as large as the step's memory allows
+        unpack(file, site, root / "bin")
+        file.unlink()
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         list(pool.map(install, lock.files))
@@ -71,7 +75,7 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
 
 
 def _check_platform(step: str, lock: Lock) -> None:
-    """Refuses a pod for which the wheels were not made: they would fail at their import, without a reason.
+    """Refuses a pod for which the wheels were not made: their import would fail with an obscure error.
 
     Raises:
         DependencyError: It has another architecture or C library.
@@ -110,30 +114,30 @@ def _new_environment(root: Path) -> Path:
     return root / "bin" / "python"
 
 
-def unpack(data: bytes, site: Path, scripts: Path) -> None:
+def unpack(wheel: Path | IO[bytes], site: Path, scripts: Path) -> None:
     """Installs a wheel (https://packaging.python.org/specifications/binary-distribution-format/).
 
     Args:
-        data: The wheel.
+        wheel: The wheel, or its file.
         site: The folder of packages.
         scripts: The folder of programs.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         own = _data_folder(archive.namelist())
         for entry in archive.infolist():
             if entry.is_dir():
                 continue
             target = _target(PurePosixPath(entry.filename), own, site, scripts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            content = archive.read(entry)
-            if target.parent == scripts and content.startswith(b"#!python"):
-                content = _first_line(scripts).encode() + content.partition(b"\n")[2]
             _refuse_own(target, scripts)
-            target.write_bytes(content)
+            with archive.open(entry) as source, target.open("wb") as file:
+                first = source.readline() if target.parent == scripts else b""
+                file.write(_first_line(scripts).encode() if first.startswith(b"#!python") else first)
+                shutil.copyfileobj(source, file)
             if target.parent == scripts or entry.external_attr >> 16 & 0o111:
                 target.chmod(0o755)
             if target.name == "entry_points.txt" and target.parent.suffix == ".dist-info":
-                _write_programs(content.decode(), scripts)
+                _write_programs(target.read_text(encoding="utf-8"), scripts)
 
 
 def _data_folder(names: list[str]) -> str:

@@ -43,14 +43,16 @@ export function localTimes(root = document) {
 }
 
 // Replaces a part of the page by the server's new version of it; where nothing changed, not even the selection is lost.
-export async function refresh(id, url) {
-  const old = document.getElementById(id);
-  const found = new DOMParser().parseFromString(await text(url), "text/html");
-  const fresh = found.getElementById(id) ?? found.body;
+export function replacePart(id, page) {
+  const old = document.getElementById(id), fresh = page.getElementById(id);
   localTimes(fresh);
   if (fresh.innerHTML === old.innerHTML) return false;
   old.replaceChildren(...fresh.childNodes);
   return true;
+}
+
+export async function pageAt(url) {
+  return new DOMParser().parseFromString(await text(url), "text/html");
 }
 
 export async function text(url) {
@@ -71,7 +73,8 @@ function lost(isLost) {
   if (said.textContent !== words) said.textContent = words;
 }
 
-// Calls a function again and again, seconds apart; while the page is hidden, not at all. It ends when that returns false.
+// Calls a function again and again, seconds apart; while the page is hidden, not at all. It ends when that returns false;
+// null says that the server was not asked, a number after how many seconds to call it next.
 export function repeat(seconds, work) {
   let waiting = null;
   async function once() {
@@ -80,7 +83,7 @@ export function repeat(seconds, work) {
     let pause = seconds;
     try {
       const next = await work();
-      lost(false);
+      if (next !== null) lost(false);
       if (next === false) return;
       if (typeof next === "number") pause = next;
     } catch (error) {

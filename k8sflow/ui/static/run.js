@@ -1,5 +1,5 @@
 // A run: what changed is fetched again and again, and drawn as a timeline, a graph and a table.
-import { duration, make, moment, pill, refresh, repeat, size, text } from "/static/common.js";
+import { duration, make, moment, pageAt, pill, repeat, replacePart, size, text } from "/static/common.js";
 import { Gantt } from "/static/gantt.js";
 
 const root = document.getElementById("run"), url = root.dataset.url;
@@ -52,12 +52,8 @@ async function look() {
 async function refreshOverview(status) {
   byId("status").replaceChildren(pill(status));
   root.dataset.status = status;
-  const page = new DOMParser().parseFromString(await text(`${url}/overview`), "text/html");
-  for (const id of ["overview", "failures"]) {
-    const fresh = page.getElementById(id), old = byId(id);
-    for (const time of fresh.querySelectorAll("time[data-at]")) time.textContent = moment(Number(time.dataset.at));
-    if (fresh.innerHTML !== old.innerHTML) old.replaceChildren(...fresh.childNodes);
-  }
+  const page = await pageAt(`${url}/overview`);
+  for (const id of ["overview", "failures"]) replacePart(id, page);
 }
 
 const now = () => Date.now() / 1000 - skew;

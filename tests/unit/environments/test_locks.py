@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -44,6 +45,28 @@ def test_the_lock_of_a_folder_holds_until_a_file_in_it_changes(tmp_path: Path) -
     assert resolve.answers(lock, requested, tmp_path, None)
     (inner / "a.py").write_text("12")
     assert not resolve.answers(lock, requested, tmp_path, None)
+
+
+def test_a_wheel_may_have_any_path() -> None:
+    text = '[[packages]]\nname = "x"\nwheels = [{ path = "/tmp/a#b %25 c/x-1.0-py3-none-any.whl" }]\n'
+    (package,) = Lock((), "3.12", "linux", text).packages
+    assert package.wheel is not None
+    assert package.wheel.name == "x-1.0-py3-none-any.whl"
+    assert unquote(urlsplit(package.wheel.url).path) == "/tmp/a#b %25 c/x-1.0-py3-none-any.whl"
+
+
+def test_a_token_of_an_index_that_changes_is_not_another_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested = Requested(("x",))
+    monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "one")
+    monkeypatch.setenv("UV_INDEX", "ours=https://me:one@index.example/simple")
+    before = resolve._key(requested, tmp_path, None)
+    monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "two")
+    monkeypatch.setenv("UV_INDEX", "ours=https://me:two@index.example/simple")
+    assert resolve._key(requested, tmp_path, None) == before
+    monkeypatch.setenv("UV_INDEX", "ours=https://me:two@other.example/simple")
+    assert resolve._key(requested, tmp_path, None) != before
 
 
 def test_a_users_own_settings_of_uv_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,9 @@ def traces() -> dict[str, object]:
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "children": own_children(),
         "threads": threading.active_count(),
-        # except joblib's, which a test in another process may be using
+        # except that of tests that run in other processes at the same time
         "shared memory": sorted(
-            name for name in os.listdir("/dev/shm") if not re.match(r"(sem\.)?(loky|joblib)", name)
+            name for name in os.listdir("/dev/shm") if not re.match(r"(sem\.)?(loky|joblib|test_loadable)", name)
         ),
         "private descriptors": sorted(private_fds),
         "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),

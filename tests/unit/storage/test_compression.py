@@ -345,7 +345,7 @@ def test_a_small_blob_that_claims_to_be_large_is_damaged(saved: ArtifactStore, f
 
 @given(st.lists(st.binary(max_size=5), max_size=6), st.integers(0, 20), st.integers(0, 20))
 def test_a_slice_of_pieces_is_that_of_the_joined_pieces(pieces: list[bytes], start: int, length: int) -> None:
-    assert compression._slice(pieces, start, length) == b"".join(pieces)[start : start + length]
+    assert compression._Content(pieces).slice(start, length) == b"".join(pieces)[start : start + length]
 
 
 MEASURED = """

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from k8sflow import roots
-from k8sflow.errors import AccessError, BucketNotFoundError, ConfigurationError
+from k8sflow.errors import AccessError, BucketNotFoundError, ConfigurationError, OutageError
 from k8sflow.storage import gcs, s3
 from k8sflow.storage.gcs import GcsClient
+from k8sflow.storage.gcs_credentials import Token
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.s3 import S3Store
 
@@ -64,17 +65,21 @@ class Google:
     most_uses: int = 1_000
     expires_in: float = 3600
     refusal: str = ""
+    refusal_status: int = 400
+    listing_statuses: list[int] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
 
     def token(self, sent: str) -> tuple[int, dict[str, Any]]:
         if self.refusal:
-            return 400, {"error": self.refusal}
+            return self.refusal_status, {"error": self.refusal}
         self.issued.append(sent)
         return 200, {"access_token": f"t{len(self.issued)}", "expires_in": self.expires_in}
 
     def listing(self, token: str) -> tuple[int, dict[str, Any]]:
         self.used.append(token)
+        if self.listing_statuses:
+            return self.listing_statuses.pop(), {}
         if token != f"Bearer t{len(self.issued)}" or self.used.count(token) > self.most_uses:
             return 401, {"error": {"code": 401, "message": "Invalid Credentials"}}
         return 200, {}
@@ -171,6 +176,30 @@ def test_a_refused_token_is_replaced_by_the_next_try(google: Google, client: Cal
     with pytest.raises(AccessError, match="doesn't accept the credentials for gs://b: Invalid Credentials"):
         found.page("a/")
     found.page("a/")
+
+
+@pytest.mark.parametrize("logs_in", [True, False])
+def test_an_outage_of_the_tokens_server_is_not_a_refusal(
+    google: Google, client: Callable[..., GcsClient], tmp_path: Path, logs_in: bool
+) -> None:
+    """A token that has not ended yet is used on; without one, calls wait as for the bucket."""
+    if logs_in:
+        _login(google, tmp_path)
+    google.expires_in = 60
+    found = client()
+    found.page("a/")
+    google.refusal, google.refusal_status = "busy", 503
+    found.page("a/")
+    assert google.used == ["Bearer t1", "Bearer t1"]
+    found._token = Token("t1", 0.0)
+    with pytest.raises(OutageError, match="token"):
+        found.page("a/")
+
+
+def test_a_busy_server_is_asked_again(google: Google, client: Callable[..., GcsClient]) -> None:
+    google.listing_statuses = [408, 429]
+    client().page("a/")
+    assert len(google.used) == 3
 
 
 def test_refused_credentials_are_named(google: Google, client: Callable[..., GcsClient], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
+import os
 import sys
 import tempfile
 from collections import namedtuple
@@ -226,7 +227,7 @@ class Held(FlowSpec):
 def test_values_that_are_only_usable_in_this_process_are_refused(saved: ArtifactStore) -> None:
     """The flow itself, also inside a method or a closure, and what the system takes back when the task ends."""
     flow = object.__new__(Held)
-    memory = SharedMemory(create=True, size=10)
+    memory = SharedMemory(f"test_loadable_{os.getpid()}", create=True, size=10)
     temporary = tempfile.TemporaryDirectory()
     with temporary:
         held = [flow.method, lambda: flow, flow, functools.partial(len, flow)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from botocore import auth
@@ -19,7 +20,7 @@ from k8sflow.errors import AccessError, ConfigurationError, K8sflowError, Outage
 from k8sflow.storage import s3, s3_log
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3 import S3Store
-from k8sflow.storage.s3_client import RefusedError
+from k8sflow.storage.s3_client import NoAnswerError, RefusedError
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log
 from tests.cluster.s3 import S3Server
@@ -338,3 +339,72 @@ def test_an_upload_that_the_server_forgets_begins_again(
 
 def _unknown(*_: object, **__: object) -> None:
     raise RefusedError("NoSuchUpload", 404, "unknown")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("name", ["s3_store", "boto3_store"])
+def test_an_upload_begins_again_though_its_parts_can_not_be_deleted(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys may lack the right to do that, and botocore has errors of its own."""
+    store: S3Store = request.getfixturevalue(name)
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1)
+    write, errors = store._client.upload_part, [RefusedError("NoSuchUpload", 404, "unknown")]
+
+    def fails(*call: Any) -> str:
+        if errors:
+            raise errors.pop()
+        return write(*call)
+
+    def abandon(*_: object) -> None:
+        raise AccessError("denied.") if name == "s3_store" else ValueError("odd")
+
+    monkeypatch.setattr(store._client, "upload_part", fails)
+    monkeypatch.setattr(store._client, "abandon_upload", abandon)
+    store.put("large", [b"abc"])
+    assert bytes(store.get("large")) == b"abc"
+
+
+@pytest.mark.s3
+def test_an_object_that_is_written_again_meanwhile_is_read_again(
+    s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Branches that save equal values at a time write the same blob; but one that changes always is an error."""
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1)
+    s3_store.put("large", [b"abc"])
+    read, replaced = s3_store._client.read, [True]
+
+    def reads(key: str, span: str = "", etag: str = "") -> Any:
+        if span and replaced:
+            replaced.pop()
+            raise RefusedError("PreconditionFailed", 412, "another version")
+        return read(key, span, etag)
+
+    monkeypatch.setattr(s3_store._client, "read", reads)
+    assert bytes(s3_store.get("large")) == b"abc"
+    replaced += [True] * 9
+    with pytest.raises(StorageError, match="replaced 3 times"):
+        s3_store.get("large")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("name", ["s3_store", "boto3_store"])
+def test_no_buffer_stays_exported_after_a_part_that_failed(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner can resize it at once; and the outage that the failure began has ended."""
+    store: S3Store = request.getfixturevalue(name)
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1)
+    write, errors = store._client.upload_part, [NoAnswerError("cut off")] * 4
+
+    def fails(*call: Any) -> str:
+        if errors:
+            raise errors.pop()
+        return write(*call)
+
+    monkeypatch.setattr(store._client, "upload_part", fails)
+    data = bytearray(b"abc")
+    store.put("large", [data])
+    data.extend(b"more")
+    assert bytes(store.get("large")) == b"abc"
+    assert not store.patience.outage.is_on

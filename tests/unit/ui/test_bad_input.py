@@ -62,9 +62,25 @@ def test_damaged_records_of_a_task_are_reported(reader: Reader, store: FolderSto
     (folder / "commit.json").write_bytes(data)
     text = reader.text("/runs/F/r1")
     assert "work" in text
-    assert reader.ask("/runs/F/r1/state").status == 200
+    state = json.loads(reader.text("/runs/F/r1/state"))
+    rows = {(row[0], row[1]): row[2] for row in state["tasks"]}
+    assert rows.keys() == {(0, "0"), (1, "0"), (1, "1")}
+    assert rows[0, "0"] == rows[1, "0"] == "succeeded"
+    assert ("tasks/work/1/commit.json" in state["error"]) == bool(data)  # without content, it is not an object
     assert reader.ask("/runs/F/r1/tasks/work/1").status in {200, 404, 502}
     assert reader.ask("/runs/F/r1/tasks/start/0").status == 200
+
+
+def test_a_damaged_commit_of_a_foreach_is_reported(reader: Reader, store: FolderStore, graph: Graph):
+    """Its end is in the name of another object; the number of its branches is not known."""
+    made = Made(store, graph)
+    made.task("start", width=2)
+    made.task("work", "0")
+    (store.root / "F/runs/r1/tasks/start/0/commit.json").write_bytes(b"{")
+    state = json.loads(reader.text("/runs/F/r1/state"))
+    assert [row[:3] for row in state["tasks"]] == [[0, "0", "succeeded"], [1, "0", "succeeded"]]
+    assert "tasks/start/0/commit.json" in state["error"]
+    assert state["steps"][1][:2] == ["work", None]
 
 
 def test_a_damaged_outcome_of_the_run_is_reported(reader: Reader, store: FolderStore, graph: Graph):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
@@ -13,11 +14,10 @@ from k8sflow.storage.cards import CardName, TaskCards
 from k8sflow.storage.objects import ObjectStore
 from tests.browser import chromium
 from tests.pages import Made, Reader
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, reader: Reader) -> Iterator[Page]:
-    """A page that has opened the printed address; an error of a script fails the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    """A page that has opened the printed address, in Tokyo; an error of a script fails the test."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, timezone_id="Asia/Tokyo")
     context.set_default_timeout(60_000)
     page = context.new_page()
     errors: list[Any] = []
@@ -71,15 +71,75 @@ def test_output_is_followed_and_searched(page: Page, reader: Reader, store: Obje
     log.write(b"\x1b[1;31mred\x1b[0m <b>no markup</b>\n")
     open_page(page, reader, "/runs/F/r1/tasks/start/0")
     page.wait_for_selector("#log b.f1 >> text=red")
-    assert page.locator("#log b").count() == 1
+    expect(page.locator("#log b")).to_have_count(1)
     log.write(b"and later\n" * 3)
-    page.wait_for_selector("#log >> text=and later")
+    page.wait_for_selector("#log .line >> text=and later")
     page.fill("#log-search", "LATER")
     page.press("#log-search", "Enter")
     page.wait_for_selector("text=1 of 3 lines here")
     page.press("#log-search", "Enter")
     page.wait_for_selector("text=2 of 3 lines here")
     log.close()
+
+
+def test_the_next_execution_of_a_task_replaces_the_last_one(
+    page: Page, reader: Reader, store: ObjectStore, graph: Graph
+):
+    """Its output is shown from its beginning, and none of the one before it.
+
+    Until the page's script runs, the log is plain text without the lines that the script makes of it.
+    """
+    made = Made(store, graph)
+    made.task("start", width=1)
+    made.starts("work", output=b"the first one\n" * 3)
+    open_page(page, reader, "/runs/F/r1/tasks/work/0")
+    page.wait_for_selector("#log .line >> text=the first one")
+    made.fails("work", "0")
+    page.wait_for_selector("#status >> text=waits for a retry")
+    made.starts("work", "0", 1, b"the second one\n")
+    page.wait_for_selector("#log .line >> text=the second one")
+    expect(page.locator("#log .line")).to_have_count(1)
+    made.task("work", "0", attempt=1)
+    page.wait_for_selector("#status >> text=succeeded")
+
+
+def test_a_search_in_a_long_log_fetches_only_what_is_shown(
+    page: Page, reader: Reader, store: ObjectStore, graph: Graph
+):
+    """A piece around the hit, out of ten megabytes; it stays in sight while the page is updated."""
+    made = Made(store, graph)
+    lines = b"".join(b"line %d\n" % number for number in range(800_000))
+    made.starts("start", output=lines)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_page(page, reader, "/runs/F/r1/tasks/start/0")
+    page.wait_for_selector("#log .line >> text=line 799999")
+    del asked[:]
+    page.fill("#log-search", "line 400000")
+    page.press("#log-search", "Enter")
+    page.wait_for_selector("#log .now:has-text('line 400000')")
+    for _ in range(2):  # the page is looked at again, once a second
+        with page.expect_request(lambda request: request.url.endswith("/tasks/start/0")):
+            pass
+    assert len([url for url in asked if "/log?" in url]) <= 3
+    expect(page.locator("#log .now:has-text('line 400000')")).to_be_visible()
+    expect(page.locator("text=Show earlier output")).to_be_visible()
+    page.check("#log-follow")
+    page.wait_for_selector("#log .line >> text=line 799999")
+    assert len([url for url in asked if "/log?" in url]) <= 7
+
+
+def test_lines_that_a_long_log_drops_can_be_shown_again(page: Page, reader: Reader, store: ObjectStore, graph: Graph):
+    """The page keeps the last 20,000 lines."""
+    made = Made(store, graph)
+    made.task("start", output=b"".join(b"%04d\n" % (number % 10_000) for number in range(25_000)))
+    made.ends()
+    open_page(page, reader, "/runs/F/r1/tasks/start/0")
+    page.wait_for_selector("text=bytes 25,000 to 125,000")
+    expect(page.locator("#log .line")).to_have_count(20_000)
+    page.click("text=Show earlier output")
+    page.wait_for_selector("#log-said >> text=125.0 kB")
+    expect(page.locator("#log .line")).to_have_count(25_000)
 
 
 def test_artifacts_and_cards_are_opened(page: Page, reader: Reader, store: ObjectStore, graph: Graph):
@@ -105,7 +165,22 @@ def test_a_thousand_runs_are_filtered(page: Page, reader: Reader, store: ObjectS
     page.wait_for_selector("text=1,000 runs")
     page.select_option("select[name=user]", "bob")
     page.wait_for_selector("text=10 of 1,000 runs")
-    assert page.locator("tbody tr").count() == 10
+    expect(page.locator("tbody tr")).to_have_count(10)
+
+
+def test_runs_are_filtered_by_the_times_of_the_readers_zone(
+    page: Page, reader: Reader, store: ObjectStore, graph: Graph
+):
+    """The list has them in that zone too."""
+    Made(store, graph, "early", created=1.7e9 - 60).ends()
+    Made(store, graph, "late", created=1.7e9).ends()  # 22:13:20 in UTC
+    open_page(page, reader, "/")
+    page.wait_for_selector("tr[data-run='F/late'] >> text=2023-11-15 07:13:20")
+    page.fill("input[name=since]", "2023-11-15T07:13")
+    page.wait_for_selector("text=1 of 2 run")
+    assert "since=2023-11-15T07%3A13%2B09%3A00" in page.url
+    wait_for(lambda: page.input_value("input[name=since]") == "2023-11-15T07:13")
+    assert page.locator("tbody tr").get_attribute("data-run") == "F/late"
 
 
 def test_ten_thousand_tasks_are_drawn_by_the_rows_in_sight(
@@ -122,7 +197,7 @@ def test_ten_thousand_tasks_are_drawn_by_the_rows_in_sight(
     open_page(page, reader, "/runs/F/r1")
     page.wait_for_selector("[data-ready]")
     page.wait_for_selector("text=10,001 tasks")
-    assert page.locator("#task-list tbody tr").count() == 200
+    expect(page.locator("#task-list tbody tr")).to_have_count(200)
     page.focus("#gantt")
     page.press("#gantt", "End")
     page.wait_for_selector("#gantt-said >> text=work/9999: succeeded")

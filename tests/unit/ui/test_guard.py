@@ -52,6 +52,15 @@ def test_without_the_cookie_nothing_is_answered(reader: Reader, cookie: str):
     assert reader.ask("/static/ui.css", Cookie=cookie).status == 403
 
 
+@pytest.mark.parametrize("other", ['prefs={"a": 1}', "a=b; c", "\x7f=1", "k8sflow-ui-1=x", 'x="', "=", ";;"])
+def test_the_cookie_counts_beside_those_of_other_servers(reader: Reader, other: str):
+    """Cookies don't know ports: a browser sends those of every server of this machine."""
+    own = reader.headers["Cookie"]
+    assert reader.ask("/", Cookie=f"{other}; {own}").status == 200
+    assert reader.ask("/", Cookie=f"{own}; {other}").status == 200
+    assert reader.ask("/", Cookie=f"{other}; {own}x").status == 403
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil.example"])
 def test_a_forged_host_is_refused(reader: Reader, host: str):
     """A page of another site may let its own name lead here."""

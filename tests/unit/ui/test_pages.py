@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +74,8 @@ def test_the_list_has_each_run_with_its_facts(reader: Reader, store: ObjectStore
         ("text=r3", {"r3"}),
         ("since=2001-01-01T00:00", {"r3"}),
         ("until=1980-01-01T00:00", {"r1", "r2"}),
+        ("since=2023-11-15T07:13%2B09:00", {"r3"}),
+        ("since=2023-11-15T07:14%2B09:00", set()),
         ("since=nonsense&status=", {"r1", "r2", "r3"}),
     ],
 )
@@ -81,6 +85,16 @@ def test_the_list_is_filtered(reader: Reader, store: ObjectStore, graph: Graph, 
     Made(store, graph, "r3", created=1.7e9, more={"user": "bob"}).ends()
     text = reader.text(f"/?part=rows&{query}")
     assert {run for run in ("r1", "r2", "r3") if f'data-run="F/{run}"' in text} == found
+
+
+def test_more_runs_are_shown_on_a_whole_page(reader: Reader, store: ObjectStore, graph: Graph):
+    """Also after the rows were fetched again by themselves; the filter is kept."""
+    for number in range(3):
+        Made(store, graph, f"r{number}").ends()
+    for part in ("", "&part=rows"):
+        found = re.search(r'href="([^"]+)">Show more<', reader.text(f"/?user=ada&most=2{part}"))
+        assert found is not None
+        assert html.unescape(found[1]) == "/?user=ada&most=1002"
 
 
 def test_the_list_follows_the_store(reader: Reader, store: ObjectStore, graph: Graph):
@@ -101,6 +115,16 @@ def test_a_run_shows_its_tasks_by_state(reader: Reader, made: Made):
     assert "ValueError: " in text
     assert "Fix it." in text
     assert "1 / 3" in text
+
+
+def test_a_run_that_is_opened_first_has_one_before_it(reader: Reader, store: ObjectStore, graph: Graph):
+    """Nobody has looked at the list before."""
+    for number in range(3):
+        Made(store, graph, f"2026010{number + 1}-000000-000000", created=1e6 + number).ends()
+    text = reader.text("/runs/F/20260102-000000-000000")
+    assert 'href="/runs/F/20260101-000000-000000">run before<' in text
+    assert "compare with it" in text
+    assert "run before" not in reader.text("/runs/F/20260101-000000-000000")
 
 
 def test_what_changed_is_sent_once(reader: Reader, made: Made):
@@ -172,6 +196,22 @@ def test_an_execution_can_be_chosen(reader: Reader, made: Made):
     assert "ValueError: first" in text
     assert "ValueError: first" not in reader.text("/runs/F/r1/tasks/work/0")
     assert reader.ask("/runs/F/r1/tasks/work/0?attempt=7").status == 404
+
+
+def test_a_task_that_waits_for_a_retry_has_not_failed(reader: Reader, made: Made):
+    """The page names the execution that it shows, so that its script doesn't read the output of another one."""
+    page = "/runs/F/r1/tasks/work/1"
+    text = reader.text(page)
+    assert 'data-attempt="0" data-state="retrying"' in text
+    assert 'data-over="0"' in text
+    made.starts("work", "1", 1, b"once more")
+    wait_for(lambda: 'data-attempt="1" data-state="running"' in reader.text(page))
+    assert reader.text(f"{page}/log?attempt=0") == ""
+    assert reader.text(f"{page}/log?attempt=1") == "once more"
+    assert 'data-attempt="0" data-state="failed"' in reader.text(f"{page}?attempt=0")
+    made.ends(Outcome.USER_ERROR)
+    wait_for(lambda: 'data-state="lost"' in reader.text(page))
+    assert 'data-over="1"' in reader.text(page)
 
 
 @pytest.mark.parametrize("attempt", ["x", "-1", "9" * 5_000, "9" * 20, "%D9%A3", "1_0", "0x1"])

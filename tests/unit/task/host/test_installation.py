@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -125,7 +126,7 @@ def test_a_wheel_can_not_replace_the_interpreter_or_leave_its_folder(tmp_path: P
     (scripts / "python").symlink_to(base)
     data = make_wheel(tmp_path / "wheels", "evil", "1.0", {"evil.py": "", file: text}).read_bytes()
     with pytest.raises(StorageError, match="a wheel "):
-        unpack(data, site, scripts)
+        unpack(io.BytesIO(data), site, scripts)
     assert base.read_text() == "the interpreter of the image"
     assert not (tmp_path / "x").exists()
 
@@ -134,6 +135,6 @@ def test_a_package_whose_name_ends_like_the_data_folder_of_wheels_is_a_package(t
     files = {"some.data/scripts/x.py": "", "shade-1.0.data/data/share/x": ""}
     data = make_wheel(tmp_path / "wheels", "shade", "1.0", files).read_bytes()
     site = tmp_path / "e/lib/python3/site-packages"
-    unpack(data, site, tmp_path / "e/bin")
+    unpack(io.BytesIO(data), site, tmp_path / "e/bin")
     assert (site / "some.data/scripts/x.py").exists()
     assert (tmp_path / "e/share/x").exists()
