@@ -137,13 +137,16 @@ class Finder:
         """The module's spec; None if it isn't one of these.
 
         Raises:
-            ModuleNotFoundError: Metaflow may have this module, and k8sflow doesn't.
+            ModuleNotFoundError: Metaflow may have this module or name, and k8sflow doesn't.
         """
         root, _, module = name.partition(".")
         if root != self._root:
             return None
         if not module or module == "_vendor" or module in _MODULES or module in _CARRIED:
             return ModuleSpec(name, cast("Any", self), is_package=True)
+        parent, _, inner = module.rpartition(".")
+        if parent in _MODULES:  # `from parent import inner` asks for it as well, and ignores an error with its name
+            raise ModuleNotFoundError(absent.inner(f"{root}.{parent}", inner))
         if root == METAFLOW:
             raise ModuleNotFoundError(absent.module(module), name=name)
         return None

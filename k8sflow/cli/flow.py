@@ -19,6 +19,7 @@ from k8sflow.cli import (
     graphs,
     kubernetes,
     metaflow_commands,
+    own_options,
     reading,
     resume,
     run_options,
@@ -69,7 +70,9 @@ def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[clic
         ParameterError: A config on the command line is unknown, or its value can't be read.
     """
     is_step = sys.argv[1:2] in (["step"], ["tasks"])  # a task takes the configs that its run was started with
-    configs = ConfigSet(flow) if is_step else ConfigSet.from_arguments(flow, sys.argv[1:])
+    configs = ConfigSet(flow)
+    if not is_step:
+        configs = ConfigSet.from_arguments(flow, own_options.config_words(flow, sys.argv[1:]))
     run_with(configs)
     definition = declared(flow, configs, attributes)
     if not is_step and not resume.is_called(sys.argv[1:]):
@@ -149,12 +152,13 @@ def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
 
 
 def _run_command(definition: FlowDefinition) -> click.Command:
-    options = [
+    parameters = definition.parameters.values()
+    own = [
         *run_options.options(),
         click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Only print its manifests and requests to AWS."),
         *_shared_options(definition),
-        *(_parameter_option(parameter) for parameter in definition.parameters.values()),
     ]
+    options = [*own_options.making_way(own, parameters), *map(_parameter_option, parameters)]
 
     def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
@@ -224,15 +228,11 @@ def _project_options(definition: FlowDefinition) -> list[click.Parameter]:
 
 
 def _parameter_option(parameter: Parameter) -> click.Option:
-    spellings = dict.fromkeys([parameter.name, parameter.name.replace("_", "-")])
-    if parameter.is_flag:
-        written = [f"--{name}/--no-{name}" for name in spellings]
-    else:
-        written = [f"--{name}" for name in spellings]
     # click takes a flag that is not given for False, and an option with a default for one that is given.
     default: dict[str, Any] = {"default": None} if parameter.is_flag else {}
     return click.Option(
-        [*written, f"parameter_{parameter.attribute}"],
+        [*own_options.spellings(parameter), f"parameter_{parameter.attribute}"],
+        hidden=parameter.hidden,
         metavar=None if parameter.is_flag else parameter.type_name.upper(),
         multiple=parameter.multiple,
         required=parameter.required and parameter.default is None and not parameter.is_late,

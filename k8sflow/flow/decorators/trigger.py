@@ -44,8 +44,8 @@ def _event_parameters(parameters: Any, event: object) -> dict[str, Any]:
 def _events(value: object) -> list[dict[str, Any]] | dict[str, Any]:
     if callable(value):
         return _at_deployment(value)
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{value!r} is not a list of events")
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of events")  # noqa: TRY004  one refusal
     return [_event(item) for item in value]
 
 
@@ -67,8 +67,8 @@ def _flow_name(value: object) -> dict[str, Any]:
 def _flow_names(value: object) -> list[dict[str, Any]] | dict[str, Any]:
     if callable(value):
         return _at_deployment(value)
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{value!r} is not a list of flows")
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of flows")  # noqa: TRY004  one refusal
     return [_flow_name(item) for item in value]
 
 
