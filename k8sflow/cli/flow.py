@@ -27,6 +27,7 @@ from k8sflow.cli import (
 )
 from k8sflow.cli.show_errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
+from k8sflow.flow import missing_module
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
 from k8sflow.flow.config_set import ConfigSet
@@ -46,6 +47,7 @@ def main(instance: FlowSpec) -> None:
         instance: What the flow's file has made of its class.
     """
     flow = type(instance)
+    missing_module.is_imported()
     streams.take_up()
     shadowing.protect()  # the flow's file may have added folders to sys.path
     with errors_shown():
