@@ -160,8 +160,8 @@ class _Decorated:
         deco_args: Sequence[Any] | None = None,
         deco_kwargs: Mapping[str, Any] | None = None,
         duplicates: int = IGNORE,
-    ) -> bool:
-        """Adds a decorator, and returns whether it was added.
+    ) -> Any:
+        """Adds a decorator, and returns it, with its ``name``; None if it wasn't added.
 
         Args:
             deco_type: The decorator, or what would be after ``--with``; in ``pre_mutate`` also a class of mutators.
@@ -173,8 +173,9 @@ class _Decorated:
             FlowDefinitionError: It is unknown, an option is wrong, or there is one already.
         """
         if _is_class_of_mutators(deco_type):
-            self._attach(deco_type.k8sflow_made(tuple(deco_args or ()), dict(deco_kwargs or {})))  # type: ignore[union-attr]
-            return True
+            mutator = deco_type.k8sflow_made(tuple(deco_args or ()), dict(deco_kwargs or {}))  # type: ignore[union-attr]
+            self._attach(mutator)
+            return mutator
         if deco_args:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
         options: Mapping[str, Any] = {}
@@ -191,9 +192,9 @@ class _Decorated:
             if duplicates == self.ERROR:
                 raise FlowDefinitionError(f"add_decorator: {self._where} has @{decorator.name} already.")
             if duplicates == self.IGNORE:
-                return False
+                return None
         self._write((*(found for found in before if not found.decorator.is_same(decorator)), added))
-        return True
+        return added
 
     def _meaning(self, deco_type: str | Decorator[Any] | type) -> Callable[[Decoration], bool]:
         """Returns whether a decoration is of a decorator, or of one with a name."""
