@@ -19,6 +19,7 @@ from k8sflow.cli import (
     graphs,
     kubernetes,
     metaflow_commands,
+    metaflow_words,
     own_options,
     reading,
     resume,
@@ -58,6 +59,7 @@ def main(instance: FlowSpec) -> None:
             sys.argv[1:] = runner_call.expanded(command, call, parameters)
         execute(
             command,
+            advice=metaflow_words.advice,
             prog_name=" ".join(["python", *metaflow_modules.interpreter_options(), sys.argv[0]]),
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
