@@ -74,7 +74,8 @@ def _flow_names(value: object) -> list[dict[str, Any]] | dict[str, Any]:
 
 def _check_one_of(*names: str) -> Any:
     def check(options: Mapping[str, Any]) -> None:
-        if sum(options[name] is not None for name in names) != 1:
+        given = [options[name] for name in names if options[name] is not None]
+        if not given or sum(map(bool, given)) > 1:  # an empty list beside the other option, as Metaflow has it
             raise ValueError(f"it needs one of {' and '.join(names)}")
 
     return check
