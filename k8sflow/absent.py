@@ -66,3 +66,15 @@ def module(name: str) -> str:
         f"k8sflow has no module {name}, which Metaflow may have. The names that Metaflow documents are in k8sflow "
         "itself, and in k8sflow.cards, k8sflow.exception and k8sflow.plugins."
     )
+
+
+def inner(parent: str, name: str) -> str:
+    """The message of the error for a name, or a module, that k8sflow doesn't have in one of Metaflow's modules.
+
+    Args:
+        parent: The name of the module, with ``metaflow`` or ``k8sflow``.
+        name: What was imported from it.
+    """
+    known = _INSTEAD.get(name)
+    advice = known or "The names that Metaflow documents are there, and in k8sflow itself; others are its own code's."
+    return f"k8sflow has no {name} in {parent}, where Metaflow may have it. {advice}"

@@ -22,6 +22,8 @@ OURS, METAFLOW = "k8sflow", "metaflow"
 # Set to 1 in the processes of a flow that imports from ``metaflow``, and in those that they start: k8sflow takes
 # Metaflow's name there once it is imported.
 VARIABLE = "K8SFLOW_AS_METAFLOW"
+# multiprocessing gives sys.path to the interpreters that it starts; in this folder they find metaflow.
+_SPAWNED = os.path.join(os.path.dirname(__file__), "spawned")  # noqa: PTH118, PTH120  pathlib is not imported yet
 _EVENTS = ("k8sflow.integrations",)
 _CARDS, _S3 = ("k8sflow.cards",), ("k8sflow.s3", "k8sflow.exception")
 _RUNNER = ("k8sflow.runner.executing", "k8sflow.runner.runner", "k8sflow.runner.notebook", "k8sflow.runner.deployer")
@@ -43,7 +45,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "metaflow_config": ("k8sflow.metaflow_settings",),
     "metaflow_current": (),
     "metaflow_profile": (),
-    "metaflow_version": (),
+    "metaflow_version": ("k8sflow.version",),
     "multicore_utils": (),
     "parameters": _PARAMETERS,
     "plugins": (),
@@ -100,11 +102,19 @@ def install() -> None:
         raise ImportError("metaflow was imported before k8sflow could take its name.", name=METAFLOW)
     os.environ[VARIABLE] = "1"
     sys.meta_path.insert(0, _METAFLOW)
+    sys.path[:] = spawning(sys.path)
 
 
 def is_installed() -> bool:
     """True if ``import metaflow`` imports k8sflow."""
     return _METAFLOW in sys.meta_path
+
+
+def spawning(path: Sequence[str]) -> list[str]:
+    """``sys.path`` with which multiprocessing's new interpreters import ``metaflow`` as this process does."""
+    if not is_installed() or _SPAWNED in path:
+        return list(path)
+    return [*path[:1], _SPAWNED, *path[1:]]  # after the folder of the script, and before an installed Metaflow
 
 
 def interpreter_options() -> list[str]:
@@ -137,13 +147,16 @@ class Finder:
         """The module's spec; None if it isn't one of these.
 
         Raises:
-            ModuleNotFoundError: Metaflow may have this module, and k8sflow doesn't.
+            ModuleNotFoundError: Metaflow may have this module or name, and k8sflow doesn't.
         """
         root, _, module = name.partition(".")
         if root != self._root:
             return None
         if not module or module == "_vendor" or module in _MODULES or module in _CARRIED:
             return ModuleSpec(name, cast("Any", self), is_package=True)
+        parent, _, inner = module.rpartition(".")
+        if parent in _MODULES:  # `from parent import inner` asks for it as well, and ignores an error with its name
+            raise ModuleNotFoundError(absent.inner(f"{root}.{parent}", inner))
         if root == METAFLOW:
             raise ModuleNotFoundError(absent.module(module), name=name)
         return None

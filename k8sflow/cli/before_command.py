@@ -37,10 +37,15 @@ _WITH, _NAMESPACE, _QUIET, _ENVIRONMENT = "k8sflow.with", "k8sflow.namespace", "
 
 def command_of(arguments: Sequence[str]) -> str:
     """The command of a command line; empty if there is none."""
+    return next(iter(arguments[length(arguments) :]), "")
+
+
+def length(arguments: Sequence[str]) -> int:
+    """The number of words before the command of a command line."""
     position = 0
     while position < len(arguments) and arguments[position].startswith("-"):
         position += 1 + _WORDS_AFTER.get(arguments[position], 0)
-    return arguments[position] if position < len(arguments) else ""
+    return position
 
 
 def options() -> list[click.Parameter]:

@@ -20,6 +20,8 @@ from k8sflow.cli import (
     graphs,
     kubernetes,
     metaflow_commands,
+    metaflow_words,
+    own_options,
     reading,
     resume,
     run_options,
@@ -28,6 +30,7 @@ from k8sflow.cli import (
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
+from k8sflow.flow import missing_module
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
 from k8sflow.flow.config_set import ConfigSet
@@ -50,6 +53,7 @@ def main(instance: FlowSpec) -> None:
         instance: What the flow's file has made of its class.
     """
     flow = type(instance)
+    missing_module.is_imported()
     streams.take_up()
     shadowing.protect()  # the flow's file may have added folders to sys.path
     with errors_shown():
@@ -60,6 +64,7 @@ def main(instance: FlowSpec) -> None:
             sys.argv[1:] = runner_call.expanded(command, call, parameters)
         execute(
             command,
+            advice=metaflow_words.advice,
             prog_name=" ".join(["python", *metaflow_modules.interpreter_options(), sys.argv[0]]),
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
@@ -74,7 +79,9 @@ def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[clic
         ParameterError: A config on the command line is unknown, or its value can't be read.
     """
     is_step = sys.argv[1:2] in (["step"], ["tasks"])  # a task takes the configs that its run was started with
-    configs = ConfigSet(flow) if is_step else ConfigSet.from_arguments(flow, sys.argv[1:])
+    configs = ConfigSet(flow)
+    if not is_step:
+        configs = ConfigSet.from_arguments(flow, own_options.config_words(flow, sys.argv[1:]))
     run_with(configs)
     definition = declared(flow, configs, attributes)
     if not is_step and not resume.is_called(sys.argv[1:]):
@@ -162,12 +169,13 @@ def _current_plan(definition: FlowDefinition, step: str) -> CachePlan | None:
 
 
 def _run_command(definition: FlowDefinition) -> click.Command:
-    options = [
+    parameters = definition.parameters.values()
+    own = [
         *run_options.options(),
         click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Only print its manifests and requests to AWS."),
         *_shared_options(definition),
-        *(_parameter_option(parameter) for parameter in definition.parameters.values()),
     ]
+    options = [*own_options.making_way(own, parameters), *map(_parameter_option, parameters)]
 
     def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
@@ -237,15 +245,11 @@ def _project_options(definition: FlowDefinition) -> list[click.Parameter]:
 
 
 def _parameter_option(parameter: Parameter) -> click.Option:
-    spellings = dict.fromkeys([parameter.name, parameter.name.replace("_", "-")])
-    if parameter.is_flag:
-        written = [f"--{name}/--no-{name}" for name in spellings]
-    else:
-        written = [f"--{name}" for name in spellings]
     # click takes a flag that is not given for False, and an option with a default for one that is given.
     default: dict[str, Any] = {"default": None} if parameter.is_flag else {}
     return click.Option(
-        [*written, f"parameter_{parameter.attribute}"],
+        [*own_options.spellings(parameter), f"parameter_{parameter.attribute}"],
+        hidden=parameter.hidden,
         metavar=None if parameter.is_flag else parameter.type_name.upper(),
         multiple=parameter.multiple,
         required=parameter.required and parameter.default is None and not parameter.is_late,

@@ -8,7 +8,7 @@ import click
 
 import k8sflow
 from k8sflow import config, debug_log
-from k8sflow.cli import cache, completion, datastore, doctor, env, output, reading, settings
+from k8sflow.cli import cache, completion, datastore, doctor, env, metaflow_words, output, reading, settings
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, leave
 
@@ -53,6 +53,7 @@ for _command in (
     doctor.command,
     env.command,
     completion.command(main, "k8sflow"),
+    *metaflow_words.commands(),
 ):
     main.add_command(_command)
 datastore.add_to(main)

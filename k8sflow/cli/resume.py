@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log
-from k8sflow.cli import before_command, completion, run_options
+from k8sflow.cli import before_command, completion, own_options, run_options
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, leave
 from k8sflow.flow.definition import FlowDefinition
@@ -38,13 +38,15 @@ def commands(
         shared: The options that ``run`` has too: those of configs and of the project.
         parameters: The options of the flow's parameters.
     """
-    yield _resume_command(declared, [*shared, *map(_optional, parameters)])
+    yield _resume_command(declared, shared, [_optional(option) for option in parameters])
     yield _attach_command(declared)
     yield _spin_command(declared)
 
 
-def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -> click.Command:
-    options: list[click.Parameter] = [
+def _resume_command(
+    declared: FlowDefinition, shared: Sequence[click.Parameter], parameters: Sequence[click.Parameter]
+) -> click.Command:
+    own: list[click.Parameter] = [
         click.Argument(["step"], required=False, shell_complete=completion.steps_of(declared.flow)),
         click.Option(
             ["--origin-run-id", "origin"],
@@ -55,7 +57,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
             ["--dry-run"], is_flag=True, help="Print the plan, with the tasks to clone and to run, and the reasons."
         ),
         *run_options.options(),
-        *more,
+        *shared,
     ]
 
     def callback(
@@ -81,7 +83,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
     return click.Command(
         "resume",
         callback=callback,
-        params=options,
+        params=[*own_options.making_way(own, declared.parameters.values()), *parameters],
         short_help="Resume an earlier run in a new one.",
         help="Resume an earlier run in a new one: clone its finished tasks and run the rest, or all from STEP on.\n\n"
         "Parameters come from the earlier run; the code is the current code.",

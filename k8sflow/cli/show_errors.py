@@ -6,7 +6,7 @@ import contextlib
 import errno
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -47,11 +47,14 @@ def errors_shown() -> Iterator[None]:
         sys.exit(1)
 
 
-def execute(command: click.Command, **options: Any) -> NoReturn:
+def execute(
+    command: click.Command, advice: Callable[[click.ClickException], str | None] | None = None, **options: Any
+) -> NoReturn:
     """Runs a click command as click does, but exits with 130 and prints nothing after Ctrl-C.
 
     Args:
         command: The command.
+        advice: Returns what to write instead, where there is something to say.
         options: Arguments of its ``main``.
     """
     try:
@@ -63,6 +66,8 @@ def execute(command: click.Command, **options: Any) -> NoReturn:
         sys.exit(CANCELLED_EXIT_CODE)
     except click.ClickException as error:
         error.show()
+        if advice is not None and (sentence := advice(error)) is not None:
+            click.echo(sentence, err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from k8sflow.flow.decorators.package_names import bare, normalized
 
@@ -40,18 +41,42 @@ def package_of(module: str) -> str:
     return _PACKAGES.get(root, root)
 
 
-def explain_at_the_end() -> None:
-    """Explains such an import, where it ends this process, in place of Python's traceback."""
-    before = sys.excepthook
+class _Explaining:
+    """Explains such an import in place of Python's traceback, until the flow's file is imported (sys.excepthook)."""
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def __init__(self) -> None:
+        self._before: Callable[..., Any] | None = None
+        self._is_over = False
+
+    def begin(self) -> None:
+        if not self._is_over and self._before is None:
+            self._before = sys.excepthook
+            sys.excepthook = self
+
+    def end(self) -> None:
+        self._is_over = True
+        if sys.excepthook is self and self._before is not None:
+            sys.excepthook = self._before
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         text = message(error)
         if text is None or sys.stderr is None:
-            before(kind, error, trace)
+            (self._before or sys.__excepthook__)(kind, error, trace)
         else:
             sys.stderr.write(f"{text}\n")
 
-    sys.excepthook = hook
+
+_explaining = _Explaining()
+
+
+def explain_at_the_end() -> None:
+    """Explains such an import, where it ends the import of the flow's file and this process."""
+    _explaining.begin()
+
+
+def is_imported() -> None:
+    """Ends that: the flow's file has been imported, or isn't run by this process, and exceptions are Python's again."""
+    _explaining.end()
 
 
 def message(error: BaseException) -> str | None:

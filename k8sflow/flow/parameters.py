@@ -19,11 +19,10 @@ from k8sflow.flow.problems import Problem, caller, declaring, location_of
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
 
-# Options of the command line, and fields that Metaflow's flows can't use either.
+# Names that Metaflow's flows can't use either. Other options of a command make way for a parameter of their name.
 RESERVED_OPTIONS = frozenset({
     "params", "with", "tag", "namespace", "obj", "tags", "decospecs", "run-id-file", "max-num-splits", "max-workers",
-    "max-log-size", "user-namespace", "run-id", "task-id", "runner-attribute-file", "config", "config-value", "detach",
-    "help", "ui",
+    "max-log-size", "user-namespace", "run-id", "task-id", "runner-attribute-file",
 })  # fmt: skip
 
 
@@ -57,7 +56,8 @@ class Parameter:
         separator: The separator between the strings of a list: ``--name a,b`` with ``separator=","``.
         is_flag: Whether a bool is written as ``--name`` and ``--no-name``.
         multiple: Whether the option may be given more than once. The value is a tuple, empty where nothing is given,
-            ``type`` is that of its items, and ``default`` is a list or tuple.
+            ``type`` is that of its items, and ``default`` is a list or tuple, or its only item.
+        hidden: Whether ``--help`` leaves the parameter out.
 
     Raises:
         FlowDefinitionError: The name, the type or the default can't be used; in a flow's class, the check reports it.
@@ -81,6 +81,7 @@ class Parameter:
         separator: str | None = None,
         is_flag: bool = False,
         multiple: bool = False,
+        hidden: bool = False,
     ) -> None:
         if not isinstance(name, str) or not name.replace("-", "_").isidentifier() or name[0] == "-":
             raise FlowDefinitionError(
@@ -102,7 +103,7 @@ class Parameter:
             raise FlowDefinitionError(
                 f"Parameter({name!r}): a separator makes a list of texts, so the type is str, not {_name_of(kind)}."
             )
-        _check_together(name, kind, default, separator=separator, is_flag=is_flag, multiple=multiple)
+        _check_together(name, kind, separator=separator, is_flag=is_flag, multiple=multiple)
         self.name = name
         self.location = location_of(caller())
         self._kind: Callable[[Any], Any] = kind
@@ -113,6 +114,7 @@ class Parameter:
         self.separator = separator
         self.is_flag = is_flag
         self.multiple = multiple
+        self.hidden = hidden
         self.attribute = name
         self._default = default
         self.default = None if default is None or self.is_late else self.convert(default, "the default")
@@ -290,9 +292,7 @@ def _builtin_type(default: object, separator: str | None, *, multiple: bool = Fa
     return JSONType if isinstance(default, dict | list) else type(default)
 
 
-def _check_together(
-    name: str, kind: Any, default: object, *, separator: str | None, is_flag: bool, multiple: bool
-) -> None:
+def _check_together(name: str, kind: Any, *, separator: str | None, is_flag: bool, multiple: bool) -> None:
     """Refuses options of which one would have no effect.
 
     Raises:
@@ -307,13 +307,6 @@ def _check_together(
         raise FlowDefinitionError(
             f"Parameter({name!r}): multiple can't be used with {'is_flag' if is_flag else 'separator'}.",
             advice="Keep one of them.",
-        )
-    is_late = callable(default) or is_delayed(default)
-    if multiple and not (default is None or is_late or isinstance(default, list | tuple)):
-        raise FlowDefinitionError(
-            f"Parameter({name!r}): the default of a parameter with multiple=True is a list or a tuple, "
-            f"not {default!r}.",
-            advice=f"Write default=[{default!r}].",
         )
 
 

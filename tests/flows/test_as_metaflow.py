@@ -188,3 +188,34 @@ def test_pytorch_parallel_is_parallel(tmp_path: Path) -> None:
     write_flow(tmp_path, source.format(decorator="pytorch_parallel"), head=head)
     done = run_in(tmp_path, sys.executable, str(file), "check")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("is_installed", [True, False], ids=["beside Metaflow", "alone"])
+def test_processes_of_multiprocessing_have_it(
+    tmp_path: Path, installed: dict[str, str], method: str, is_installed: bool
+) -> None:
+    """They import the flow's file again, for the function that they run."""
+    source = """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    def home(_):
+        return metaflow.Run.__module__
+
+    class F(FlowSpec):
+        @step
+        def start(self):
+            context = multiprocessing.get_context("METHOD")
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                self.homes = list(pool.map(home, [1]))
+            self.next(self.end)
+        @step
+        def end(self):
+            pass
+    """
+    head = "import metaflow\nfrom metaflow import FlowSpec, step\n"
+    file = write_flow(tmp_path, source.replace("METHOD", method), head=head)
+    done = run_as(tmp_path, file.name, "run", **(installed if is_installed else {}))
+    assert done.returncode == 0, done.stderr
+    assert latest(tmp_path).data.homes == ["k8sflow.client.run"]

@@ -117,3 +117,9 @@ def test_other_systems_of_deployments_say_what_there_is(tmp_path: Path) -> None:
     for deploy in (deployer.argo_workflows, deployer.step_functions):
         with pytest.raises(k8sflow.RunError, match=r"kubernetes\(\)\.create\(\)"):
             deploy()
+
+
+def test_the_version_is_k8sflows() -> None:
+    names: dict[str, object] = {}
+    exec("from k8sflow import metaflow_version; found = metaflow_version.get_version()", names)
+    assert names["found"] == k8sflow.__version__

@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from k8sflow import debug_log, hooks
+from k8sflow import debug_log, hooks, metaflow_modules
 from k8sflow.environments.search_path import packages_first
 from k8sflow.errors import RunError
 from k8sflow.executors.fork_server import snapshot
@@ -161,6 +161,7 @@ class _Served:
         self._path = document["path"] or (self._new_path(path) if before is None else [*before, *path[1:]])
         if document["has_packages"]:
             self._path = packages_first(self._path)
+        self._path = metaflow_modules.spawning(self._path)
         sys.path[:] = self._path
         serializers.installed()  # looked for once, not by each task
         sys.meta_path.insert(0, cast("Any", self._finder))

@@ -31,6 +31,18 @@ def variables(value: object) -> dict[str, str]:
     return {name: str(text) for name, text in value.items()}
 
 
+def _given(value: object) -> dict[str, str]:
+    """The variables that a step writes: without those whose value is None, as ``os.environ.get`` has it.
+
+    Raises:
+        ValueError: It isn't a table of variables.
+    """
+    if isinstance(value, Mapping):
+        written = {name: text for name, text in value.items() if text is not None}
+        value = {name: str(text) if isinstance(text, bool | os.PathLike) else text for name, text in written.items()}
+    return variables(value)
+
+
 def python_path(users: str, pods: str) -> str:
     """The PYTHONPATH of a pod: the runtime's folder, the user's, then those of the image.
 
@@ -72,7 +84,7 @@ def _around(_step_name: str, _flow: Any, _inputs: Any, attributes: Mapping[str, 
 @decorator("sets environment variables for the step", around=_around, outermost=True, repeats=True)
 def environment(
     *,
-    vars: Annotated[Mapping[str, Any] | None, Option(variables, "a dictionary of variables")] = None,  # noqa: A002
+    vars: Annotated[Mapping[str, Any] | None, Option(_given, "a dictionary of variables")] = None,  # noqa: A002
 ) -> None: ...
 
 

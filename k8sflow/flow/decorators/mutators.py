@@ -113,6 +113,14 @@ class FlowMutator(_Mutator):
         """Changes the flow."""
 
 
+_Mutation = tuple[Any, Any]
+
+
+def _is_class_of_mutators(found: object) -> bool:
+    """True if it adds decorators, and is none that runs with its step."""
+    return isinstance(found, type) and issubclass(found, _Mutator) and not hasattr(found, "k8sflow_applied")
+
+
 class _Decorated:
     """A list of decorators that can be changed."""
 
@@ -142,24 +150,32 @@ class _Decorated:
         for found in self._read():
             yield found.name, found.name, [], settled(dict(found.options), self._configs)
 
+    def _attach(self, mutator: Any) -> None:
+        """Adds a mutator, which is applied after those that are there."""
+        raise NotImplementedError
+
     def add_decorator(
         self,
         deco_type: str | Decorator[Any] | type,
         deco_args: Sequence[Any] | None = None,
         deco_kwargs: Mapping[str, Any] | None = None,
         duplicates: int = IGNORE,
-    ) -> bool:
-        """Adds a decorator, and returns whether it was added.
+    ) -> Any:
+        """Adds a decorator, and returns it, with its ``name``; None if it wasn't added.
 
         Args:
-            deco_type: The decorator, or what would be after ``--with``.
-            deco_args: None: decorators take their options by name.
+            deco_type: The decorator, or what would be after ``--with``; in ``pre_mutate`` also a class of mutators.
+            deco_args: None: decorators take their options by name. A mutator's options.
             deco_kwargs: Its options.
-            duplicates: What to do if there is one already: IGNORE, ERROR or OVERRIDE.
+            duplicates: What to do if there is one already: IGNORE, ERROR or OVERRIDE. A mutator is always added.
 
         Raises:
             FlowDefinitionError: It is unknown, an option is wrong, or there is one already.
         """
+        if _is_class_of_mutators(deco_type):
+            mutator = deco_type.k8sflow_made(tuple(deco_args or ()), dict(deco_kwargs or {}))  # type: ignore[union-attr]
+            self._attach(mutator)
+            return mutator
         if deco_args:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
         options: Mapping[str, Any] = {}
@@ -176,9 +192,9 @@ class _Decorated:
             if duplicates == self.ERROR:
                 raise FlowDefinitionError(f"add_decorator: {self._where} has @{decorator.name} already.")
             if duplicates == self.IGNORE:
-                return False
+                return None
         self._write((*(found for found in before if not found.decorator.is_same(decorator)), added))
-        return True
+        return added
 
     def _meaning(self, deco_type: str | Decorator[Any] | type) -> Callable[[Decoration], bool]:
         """Returns whether a decoration is of a decorator, or of one with a name."""
@@ -229,6 +245,9 @@ class MutableStep(_Decorated):
         changed = {**steps, self.name: replace(steps[self.name], decorations=decorations)}
         self.flow._definition = replace(self.flow._definition, steps=changed)  # noqa: SLF001  as above
 
+    def _attach(self, mutator: Any) -> None:
+        self.flow._attach_to(self, mutator)  # noqa: SLF001  as above
+
     @property
     def _configs(self) -> ConfigSet:
         return self.flow._configs  # noqa: SLF001  as above
@@ -244,12 +263,27 @@ class MutableFlow(_Decorated):
     def __init__(self, definition: FlowDefinition) -> None:
         super().__init__(definition.name)
         self._definition = definition
+        self._mutations: list[_Mutation] | None = None  # while more may be added
 
     def _read(self) -> tuple[Decoration, ...]:
         return self._definition.decorations
 
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
         self._definition = replace(self._definition, decorations=decorations)
+
+    def _attach(self, mutator: Any) -> None:
+        self._attach_to(self, mutator)
+
+    def _attach_to(self, target: _Decorated, mutator: Any) -> None:
+        where = f"add_decorator on {target._where}: @{type(mutator).__name__}"  # noqa: SLF001  as above
+        if isinstance(mutator, FlowMutator) is not (target is self):
+            raise FlowDefinitionError(f"{where} is a mutator of {'steps' if target is self else 'flows'}.")
+        if self._mutations is None:
+            raise FlowDefinitionError(
+                f"{where} is a mutator, and mutate() can't add more of them.", advice="Add it in pre_mutate()."
+            )
+        mutator._settle(self._configs)  # noqa: SLF001  as above
+        self._mutations.append((mutator, target))
 
     @property
     def _configs(self) -> ConfigSet:
@@ -319,9 +353,6 @@ def written_on(member: object) -> list[tuple[Location, str]]:
     return [(mutator._location, type(mutator).__name__) for mutator in getattr(member, _MUTATORS, ())]  # noqa: SLF001
 
 
-_Mutation = tuple[Any, Any]
-
-
 def _mutations(flow: MutableFlow, problems: list[Problem]) -> list[_Mutation]:
     """The mutators that are on a valid target, each with the object that it changes."""
     definition = flow._definition  # noqa: SLF001  as above
@@ -335,8 +366,8 @@ def _mutations(flow: MutableFlow, problems: list[Problem]) -> list[_Mutation]:
     return [(mutator, mutable) for mutator, target, mutable in placed if not mutator._misplaced(target)]  # noqa: SLF001
 
 
-def _apply(flow: MutableFlow, mutations: Sequence[_Mutation], problems: list[Problem]) -> None:
-    """Applies mutators; one that fails is skipped from then on."""
+def _apply(flow: MutableFlow, mutations: list[_Mutation], problems: list[Problem]) -> None:
+    """Applies mutators, and those that they add; one that fails is skipped from then on."""
     configs = flow._configs  # noqa: SLF001  as above
     phases: list[Callable[[Any, Any], None]] = [
         lambda mutator, _: mutator._settle(configs),  # noqa: SLF001  as above
@@ -345,7 +376,8 @@ def _apply(flow: MutableFlow, mutations: Sequence[_Mutation], problems: list[Pro
     ]
     broken = set()
     for phase in phases:
-        for mutator, target in mutations:
+        flow._mutations = mutations if phase is phases[1] else None  # noqa: SLF001  as above
+        for mutator, target in mutations:  # the list grows in pre_mutate
             try:
                 if id(mutator) not in broken:
                     phase(mutator, target)

@@ -44,8 +44,8 @@ def _event_parameters(parameters: Any, event: object) -> dict[str, Any]:
 def _events(value: object) -> list[dict[str, Any]] | dict[str, Any]:
     if callable(value):
         return _at_deployment(value)
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{value!r} is not a list of events")
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of events")  # noqa: TRY004  one refusal
     return [_event(item) for item in value]
 
 
@@ -67,14 +67,15 @@ def _flow_name(value: object) -> dict[str, Any]:
 def _flow_names(value: object) -> list[dict[str, Any]] | dict[str, Any]:
     if callable(value):
         return _at_deployment(value)
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{value!r} is not a list of flows")
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of flows")  # noqa: TRY004  one refusal
     return [_flow_name(item) for item in value]
 
 
 def _check_one_of(*names: str) -> Any:
     def check(options: Mapping[str, Any]) -> None:
-        if sum(options[name] is not None for name in names) != 1:
+        given = [options[name] for name in names if options[name] is not None]
+        if not given or sum(map(bool, given)) > 1:  # an empty list beside the other option, as Metaflow has it
             raise ValueError(f"it needs one of {' and '.join(names)}")
 
     return check

@@ -242,3 +242,71 @@ def test_a_run_is_mutated_by_its_configs(tmp_path: Path) -> None:
     done = run_flow(write_flow(tmp_path, source), "--config-value", "settings", '{"times": 2, "mark": "given"}')
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mark given" in done.stdout
+
+
+class Late(FlowMutator):
+    """A mutator that another one adds."""
+
+    def init(self, name: str = "late") -> None:
+        self.name = name
+
+    def pre_mutate(self, mutable_flow: Any) -> None:
+        mutable_flow.add_parameter(self.name, Parameter(self.name, default=1))
+        for _, mutable in mutable_flow.steps:
+            mutable.add_decorator(Sturdy, [7])
+
+    def mutate(self, mutable_flow: Any) -> None:
+        assert self.name in dict(mutable_flow.parameters)
+
+
+class Adding(FlowMutator):
+    """A mutator that adds others."""
+
+    def init(self, when: str = "pre_mutate", added: type = Late) -> None:
+        self.when, self.added = when, added
+
+    def pre_mutate(self, mutable_flow: Any) -> None:
+        self._add(mutable_flow, "pre_mutate")
+
+    def mutate(self, mutable_flow: Any) -> None:
+        self._add(mutable_flow, "mutate")
+
+    def _add(self, mutable_flow: Any, now: str) -> None:
+        if self.when == now:
+            assert mutable_flow.add_decorator(self.added, deco_kwargs={"name": "n"} if self.added is Late else None)
+
+
+def _with(mutator: Any) -> Any:
+    @mutator
+    class F(FlowSpec):
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+        @step
+        def end(self) -> None:
+            pass
+
+    return mutated(declared(F))
+
+
+def test_a_mutator_adds_mutators() -> None:
+    """All of their methods are called, with the options given."""
+    found = _with(Adding())
+    assert not found.problems
+    assert found.parameters["n"].default == 1
+    for each in found.steps.values():
+        assert [(added.name, dict(added.options)) for added in each.decorations] == [("retry", {"times": 7})]
+
+
+@pytest.mark.parametrize(
+    ("mutator", "words"),
+    [
+        (Adding("mutate"), "@Late is a mutator, and mutate() can't add more of them. Add it in pre_mutate()."),
+        (Adding(added=Sturdy), "add_decorator on F: @Sturdy is a mutator of steps."),
+    ],
+    ids=["late", "of steps"],
+)
+def test_a_mutator_that_cannot_be_added_is_a_problem(mutator: Any, words: str) -> None:
+    (problem,) = _with(mutator).problems
+    assert words in f"{problem.message} {problem.advice}"

@@ -310,8 +310,8 @@ def test_a_mutator_changes_the_one_decorator_that_it_means(tmp_path: Path) -> No
             for name, each in flow.steps:
                 if name == "start":
                     assert each.remove_decorator(first.log) and not each.remove_decorator("first.log")
-                    assert not each.add_decorator(second.log)
-                    assert each.add_decorator("first.log")
+                    assert each.add_decorator(second.log) is None
+                    assert each.add_decorator("first.log").name == "log"
                 else:
                     assert each.add_decorator(first.log)
                     assert each.add_decorator(second.log, duplicates=each.OVERRIDE)
