@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from k8sflow import roots, s3_options, started
+from k8sflow import roots, s3_options, settings_file, started
 from k8sflow.errors import ConfigurationError
 from k8sflow.version import VERSION
 
-FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
-# Names the files of settings that are read: k8sflow.NAME.toml in place of k8sflow.toml.
-PROFILE = "K8SFLOW_PROFILE"
 # As --datastore: the store that wins over the settings root and bucket.
 DATASTORE = "K8SFLOW_DATASTORE"
 COMPRESSIONS = ("none", "zstd")
+ENVIRONMENTS = ("pypi", "conda", "local")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 _LOG_LIMIT_MB = 1000.0
@@ -68,6 +66,7 @@ class Settings:
             kubernetes_persistent_volume_claims, kubernetes_qos, kubernetes_secrets, kubernetes_shared_memory,
             kubernetes_tolerations: The option of ``@kubernetes`` of this name, for steps that don't set it, as it is
             written after ``--with kubernetes:``.
+        default_environment: One of ``ENVIRONMENTS``, for commands without ``--environment``; None for ``pypi``.
         default_decospecs: Decorators of every run's steps, as after ``--with``, separated by spaces.
         package_suffixes: Endings of files that the code package keeps whatever their size, separated by commas.
         package_file_limit_mb: The size in megabytes from which it leaves out files that are not code; None for 10.
@@ -121,6 +120,7 @@ class Settings:
     kubernetes_secrets: str | None = None
     kubernetes_shared_memory: str | None = None
     kubernetes_tolerations: str | None = None
+    default_environment: str | None = None
     default_decospecs: str | None = None
     package_suffixes: str | None = None
     package_file_limit_mb: str | None = None
@@ -168,15 +168,18 @@ class Settings:
                 advice='Use a whole number of seconds, such as "3600" for an hour; "0" keeps no finished Job.',
             )
         self._check_infrastructure()
-        if self.compression is not None and self.compression not in COMPRESSIONS:
-            raise ConfigurationError(
-                f"the setting compression ({variable('compression')}) is {self.compression!r}.",
-                advice=f"Use one of {', '.join(COMPRESSIONS)}.",
-            )
+        self._check_choice("compression", COMPRESSIONS)
+        self._check_choice("default_environment", ENVIRONMENTS)
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
             raise ConfigurationError(
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
                 advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
+            )
+
+    def _check_choice(self, key: str, choices: tuple[str, ...]) -> None:
+        if (written := getattr(self, key)) is not None and written not in choices:
+            raise ConfigurationError(
+                f"the setting {key} ({variable(key)}) is {written!r}.", advice=f"Use one of {', '.join(choices)}."
             )
 
     def _check_sizes(self) -> None:
@@ -252,6 +255,9 @@ class Settings:
         return {name: value for name, value in values.items() if value is not None}
 
 
+KEYS = tuple(f.name for f in fields(Settings))
+
+
 def _is_amount(text: str) -> bool:
     try:
         return 0 <= float(text) < float("inf")
@@ -280,22 +286,13 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
     Raises:
         ConfigurationError: The file can't be read, or has an unknown key or an invalid value.
     """
-    keys = {f.name for f in fields(Settings)}
-    values = {}
-    path = find_file(folder, environment)
-    if path is None and (profile := environment.get(PROFILE)):
-        raise ConfigurationError(
-            f"there are no settings of the profile {profile!r}: no {file_name(environment)} in {folder} or above it.",
-            cause=f"{PROFILE} names this profile.",
-            advice=f"Write it, or unset {PROFILE}. One for all folders is ~/.config/k8sflow/config.{profile}.toml.",
-        )
+    path, values = settings_file.read(folder, environment, KEYS)
     if path is not None:
-        values = _read(path)
         if root := values.get("root"):
             values["root"] = roots.absolute(root, path.absolute().parent, _ROOT)
         if bundle := values.get("s3_ca_bundle"):
             values["s3_ca_bundle"] = str(path.absolute().parent / bundle)
-    values |= {key: text for key in keys if (text := environment.get(variable(key)))}
+    values |= {key: text for key in KEYS if (text := environment.get(variable(key)))}
     if root := environment.get(variable("root")):
         values["root"] = roots.absolute(root, working or started.FOLDER, _ROOT)
     if bundle := environment.get(variable("s3_ca_bundle")):
@@ -307,6 +304,21 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
     if "bucket" not in values and roots.is_of_s3(values.get("root", "")):
         values["bucket"] = roots.bucket_of(values["root"])
     return Settings(**values)
+
+
+def origins(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variable or the file that each setting for a flow in ``folder`` comes from; defaults are absent.
+
+    Raises:
+        ConfigurationError: As ``load``.
+    """
+    path, values = settings_file.read(folder, environment, KEYS)
+    found = dict.fromkeys(values, str(path)) | {key: variable(key) for key in KEYS if environment.get(variable(key))}
+    if environment.get(DATASTORE):
+        found |= {"root": DATASTORE, "bucket": DATASTORE}
+    elif "root" in found:
+        found.setdefault("bucket", f"root, of {found['root']}")
+    return found
 
 
 def load_here() -> Settings:
@@ -324,64 +336,3 @@ def working_folder() -> Path | None:
         return Path.cwd()
     except FileNotFoundError:
         return None
-
-
-def find_file(folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The file with the settings for a flow in ``folder``, or None if there is none."""
-    if explicit := environment.get("K8SFLOW_CONFIG"):
-        return Path(started.FOLDER or "/") / explicit
-    found = _candidates(folder, environment)
-    return next((path for path in found if os.path.isfile(path)), None)  # noqa: PTH113  is_file() raises without access
-
-
-def file_name(environment: Mapping[str, str] = os.environ) -> str:
-    """The name of the file with the settings in a folder; a profile has one of its own."""
-    profile = environment.get(PROFILE)
-    return f"k8sflow.{profile}.toml" if profile else FILE_NAME
-
-
-def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
-    name = file_name(environment)
-    for parent in (folder, *folder.parents):
-        yield parent / name
-    of_user = name.replace("k8sflow", "config", 1)
-    if folder_of_user := environment.get("XDG_CONFIG_HOME"):
-        yield Path(folder_of_user) / "k8sflow" / of_user
-    elif home := environment.get("HOME") or environment.get("USERPROFILE"):  # a pod's user may have no home
-        yield Path(home) / ".config" / "k8sflow" / of_user
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the settings in {path} can't be read: {error}.") from error
-    return parse(text, path)
-
-
-def parse(text: str, path: Path) -> dict[str, str]:
-    """The settings in the text of a file.
-
-    Args:
-        text: The file's text.
-        path: Where the file is, for the error.
-
-    Raises:
-        ConfigurationError: The text is not TOML, or has an unknown key or an invalid value.
-    """
-    from k8sflow import toml  # noqa: PLC0415  only if there is a file
-
-    try:
-        document: dict[str, str] = toml.loads(text)
-    except toml.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not a TOML file: {error}.") from error
-    keys = {f.name for f in fields(Settings)}
-    for key, value in document.items():
-        if key not in keys:
-            raise ConfigurationError(
-                f"{path} has an unknown setting {key!r}.",
-                advice=f"The settings are {', '.join(sorted(keys))}.",
-            )
-        if not isinstance(value, str):
-            raise ConfigurationError(f"the setting {key} in {path} is {value!r}; it must be a string.")
-    return document

@@ -43,7 +43,7 @@ _VALUES: dict[str, Callable[[Settings], Any]] = {
     "DATASTORE_SYSROOT_S3": _bucket,
     "DATATOOLS_S3ROOT": _data,
     "DEFAULT_DATASTORE": lambda settings: roots.kind_of(settings.root or ""),
-    "DEFAULT_ENVIRONMENT": lambda _: "local",
+    "DEFAULT_ENVIRONMENT": lambda settings: settings.default_environment or "local",
     "DEFAULT_METADATA": lambda _: "local",
     "DEFAULT_SECRETS_BACKEND_TYPE": lambda settings: settings.default_secrets_backend_type,
     "ECS_FARGATE_EXECUTION_ROLE": lambda settings: settings.batch_execution_role,

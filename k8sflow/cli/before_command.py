@@ -94,9 +94,13 @@ def refuse_misplaced(context: click.Context) -> None:
         click.UsageError: There is one.
     """
     command = context.invoked_subcommand
-    for key, option in ((_WITH, "--with"), (_NAMESPACE, "--namespace"), (_ENVIRONMENT, "--environment local")):
-        accepted = {*_STARTING, "spin"} if key == _ENVIRONMENT else _STARTING
-        if context.meta.get(key) and command not in accepted:
+    found: list[tuple[str, tuple[str, ...]]] = [
+        (option, _STARTING) for key, option in ((_WITH, "--with"), (_NAMESPACE, "--namespace")) if key in context.meta
+    ]
+    if context.meta.get(_ENVIRONMENT) == "local":
+        found.append(("--environment local", (*_STARTING, "spin")))
+    for option, accepted in found:
+        if command not in accepted:
             raise click.UsageError(f"{option} is an option of run and resume, and {command} starts no run.", context)
 
 
@@ -106,13 +110,14 @@ def added_to(values: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(values)
     given["decorators"] = (*meta.get(_WITH, ()), *given["decorators"])
     given["namespace"] = given["namespace"] or meta.get(_NAMESPACE)
-    given["has_environments"] = has_environments()
+    given["environment"] = environment()
     return given
 
 
-def has_environments() -> bool:
-    """True unless ``--environment=local`` was given."""
-    return not click.get_current_context().meta.get(_ENVIRONMENT)
+def environment() -> str | None:
+    """The value of ``--environment``."""
+    found: str | None = click.get_current_context().meta.get(_ENVIRONMENT)
+    return found
 
 
 def terminal() -> Terminal:
@@ -152,14 +157,14 @@ def _accepted(option: str, values: set[str], advice: Any) -> click.Option:
 
 
 def _environment(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    """Keeps ``local``; ``pypi`` and ``conda`` hold anyway.
+    """Keeps it; ``pypi`` and ``conda`` hold anyway, unless the setting ``default_environment`` is another.
 
     Raises:
-        click.BadParameter: It is another one.
+        click.BadParameter: It is unknown.
     """
-    if value == "local":
-        context.meta[_ENVIRONMENT] = True
-    elif value not in {None, "pypi", "conda"}:
+    if value in config.ENVIRONMENTS:
+        context.meta[_ENVIRONMENT] = value
+    elif value is not None:
         raise click.BadParameter(
             f"{value!r}: k8sflow has pypi, which holds wherever @pypi or @pypi_base is written, and local.",
             context,

@@ -39,7 +39,7 @@ from k8sflow.flow.decorators.project import branch_name
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.request import code_folder
+from k8sflow.runtime.request import code_folder, with_default_decorators
 from k8sflow.task import streams
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _run_command(definition: FlowDefinition) -> click.Command:
 
     def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
-            request = run_options.with_defaults(run_options.request(definition, values))
+            request = with_default_decorators(run_options.request(definition, values))
             if is_dry_run:
                 run_options.refuse_page(request)
                 from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from k8sflow import config
 from k8sflow.errors import ConfigurationError
 
 _PREFIX = "METAFLOW_"
@@ -42,6 +43,7 @@ SAME = {
     "S3_ENDPOINT_URL": "endpoint",
 }
 # Settings whose values are written in another way.
+_ENVIRONMENT = "DEFAULT_ENVIRONMENT"
 _OTHERWISE = ("DATASTORE_SYSROOT_GS", "DATASTORE_SYSROOT_S3", "DEFAULT_DATASTORE", "S3_SERVER_SIDE_ENCRYPTION")
 # Values that hold here anyway.
 _HOLDS = {"DEFAULT_METADATA": "local", "DEFAULT_ENVIRONMENT": "local", "DEFAULT_DATASTORE": "local"}
@@ -94,6 +96,9 @@ def translated(document: Mapping[str, Any]) -> Imported:
             found.left[variable] = "its URL contains keys: set the endpoint without them"
         elif key in SAME:
             found.settings[SAME[key]] = value if isinstance(value, str) else json.dumps(value)
+        elif key == _ENVIRONMENT and value in config.ENVIRONMENTS:
+            if value != _HOLDS[key]:  # where @pypi is refused there, it has its environment here
+                found.settings["default_environment"] = value
         elif key not in _OTHERWISE and _HOLDS.get(key) != value:
             found.left[variable] = "k8sflow has no such setting"
     _take_store(document, found)

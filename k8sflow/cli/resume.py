@@ -14,7 +14,7 @@ from k8sflow.cli import before_command, completion, own_options, run_options
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, leave
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.runtime.request import code_folder
+from k8sflow.runtime.request import code_folder, with_default_decorators
 
 if TYPE_CHECKING:
     from k8sflow.runtime.core.actions import RunEnd
@@ -68,7 +68,7 @@ def _resume_command(
     ) -> None:
         context = click.get_current_context()
         with errors_shown():
-            request = run_options.request(declared, values)
+            request = with_default_decorators(run_options.request(declared, values))
             if dry_run:
                 run_options.refuse_page(request)
             given = [
@@ -113,7 +113,7 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
     def spin(task: str, **values: Any) -> RunEnd:
         from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
-        return spin(declared, text=task, has_environments=before_command.has_environments(), **values)
+        return spin(declared, text=task, environment=before_command.environment(), **values)
 
     return click.Command(
         "spin",

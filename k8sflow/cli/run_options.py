@@ -101,14 +101,6 @@ def _identity() -> list[click.Parameter]:
     ]
 
 
-def with_defaults(request: RunRequest) -> RunRequest:
-    """A new run's request with the decorators of the setting ``default_decospecs``, but for those that it names."""
-    named = {spec.partition(":")[0] for spec in request.decorators}
-    more = (request.settings.default_decospecs or "").split()
-    added = [spec for spec in more if spec.partition(":")[0] not in named]
-    return replace(request, decorators=(*request.decorators, *added))
-
-
 def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest:
     """The request for a run.
 

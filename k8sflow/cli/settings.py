@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from k8sflow import config
+from k8sflow import config, debug_log, settings_file
 from k8sflow.cli import output
 from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import ConfigurationError
@@ -24,14 +24,15 @@ _KEYS = tuple(field.name for field in fields(config.Settings))
 def command(context: click.Context) -> None:
     """Show or write the settings."""
     if context.invoked_subcommand is None:
-        _show(as_json=False)
+        _show(as_json=False, asks_cluster=False)
 
 
 @command.command(name="show")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def show(as_json: bool) -> None:  # noqa: FBT001  click calls by name
-    """Print the settings of this folder."""
-    _show(as_json=as_json)
+@click.option("--kubernetes", "asks_cluster", is_flag=True, help="Add those of the namespace, as runs in it have them.")
+def show(as_json: bool, asks_cluster: bool) -> None:  # noqa: FBT001  click calls by name
+    """Print the settings of this folder, and where each comes from."""
+    _show(as_json=as_json, asks_cluster=asks_cluster)
 
 
 @command.command(name="set")
@@ -45,7 +46,7 @@ def set_(key: str, value: str, file: str | None) -> None:
             advice = " ".join(filter(None, [did_you_mean(key, _KEYS), f"The settings are {', '.join(_KEYS)}."]))
             raise ConfigurationError(f"there is no setting {key!r}.", advice=advice)
         config.Settings(**{key: value})
-        path = Path(file) if file else config.find_file(Path.cwd()) or Path.cwd() / config.file_name()
+        path = Path(file) if file else settings_file.find(Path.cwd()) or Path.cwd() / settings_file.name()
         _write(path, key, value)
         click.echo(f"{path}: {key} = {value}")
         if override := os.environ.get(config.variable(key)):
@@ -63,7 +64,7 @@ def import_metaflow(source: str | None, file: str | None) -> None:
         origin = Path(source) if source else metaflow_profile.default_file(os.environ)
         found = metaflow_profile.read(origin)
         config.Settings(**found.settings)
-        path = Path(file) if file else config.find_file(Path.cwd()) or Path.cwd() / config.file_name()
+        path = Path(file) if file else settings_file.find(Path.cwd()) or Path.cwd() / settings_file.name()
         for key, value in found.settings.items():
             _write(path, key, value)
             click.echo(f"{path}: {key} = {value}")
@@ -73,15 +74,25 @@ def import_metaflow(source: str | None, file: str | None) -> None:
             click.echo(f"{origin} has nothing that k8sflow has a setting for.", err=True)
 
 
-def _show(*, as_json: bool) -> None:
+def _show(*, as_json: bool, asks_cluster: bool) -> None:
     with errors_shown():
-        settings = config.load_here()
+        settings = debug_log.configure(config.load_here())
+        origins = config.origins(config.working_folder() or Path("/"))
+        if asks_cluster:
+            from k8sflow.runtime import namespace_settings as shared  # noqa: PLC0415  the other commands ask no cluster
+
+            found = shared.read(settings)
+            after = shared.added(settings, found, origins)
+            where = f"ConfigMap {shared.NAME} in {settings.kubernetes_namespace}"
+            origins |= {key: where for key in found if getattr(after, key) != getattr(settings, key)}
+            settings = after
     if as_json:
         output.print_json({key: getattr(settings, key) for key in _KEYS})
         return
     for key in _KEYS:
         value = getattr(settings, key)
-        click.echo(f"{config.variable(key):36} {'' if value is None else value}".rstrip())
+        shown = "" if value is None else f"{value}  ({origins.get(key, 'default')})"
+        click.echo(f"{config.variable(key):36} {shown}".rstrip())
 
 
 def _write(path: Path, key: str, value: str) -> None:
@@ -90,12 +101,12 @@ def _write(path: Path, key: str, value: str) -> None:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the settings in {path} can't be read: {error}.") from error
-    expected = {**config.parse(before, path), key: value}
+    expected = {**settings_file.parse(before, path, config.KEYS), key: value}
     line = f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
     text, count = re.subn(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=.*$", lambda _: line, before, count=1, flags=re.MULTILINE)
     if not count:
         text = before + ("" if not before or before.endswith("\n") else "\n") + line + "\n"
-    if config.parse(text, path) != expected:
+    if settings_file.parse(text, path, config.KEYS) != expected:
         raise ConfigurationError(
             f"{key} can't be written to {path} without changing something else.",
             cause="The file is written in a way that this command doesn't know, for example over several lines.",

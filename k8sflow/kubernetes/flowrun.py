@@ -56,6 +56,9 @@ CARRIED_SETTINGS = (
     "default_secrets_backend_type",
     "compression",
     "log",
+    "log_limit_mb",
+    "kubernetes_indexed_from",
+    "kubernetes_job_ttl_seconds",
 )
 
 

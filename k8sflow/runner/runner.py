@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from k8sflow import config, metaflow_modules
+from k8sflow import config, metaflow_modules, settings_file
 from k8sflow.articles import described
 from k8sflow.client import Run, Task
 from k8sflow.errors import ConfigurationError, NotFoundError, ParameterError, RunError
@@ -65,7 +65,7 @@ class Runner:
         if not self.flow_file.is_file():
             raise RunError(f"there is no flow file {self.flow_file}.")
         self._show_output = show_output
-        self.environment = {**os.environ, **({config.PROFILE: profile} if profile else {}), **(env or {})}
+        self.environment = {**os.environ, **({settings_file.PROFILE: profile} if profile else {}), **(env or {})}
         self.cwd = _folder_of_runs(cwd)
         self.options = options
         self._children: list[Child] = []

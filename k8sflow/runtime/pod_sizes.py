@@ -43,7 +43,7 @@ def pod_options(
     """
     named = [PodOptions(env=variables_elsewhere(found, "Kubernetes")) for found in (own, added)]
     asked = [*_options(own), *_options(added)]
-    options = merge(*asked, *named, _from_settings(settings), DEFAULT_OPTIONS)
+    options = merge(*asked, *named, from_settings(settings), DEFAULT_OPTIONS)
     options = _without_idle_gpu(options, own)
     if is_gang:
         options = _unshared(options, own)
@@ -71,7 +71,7 @@ def requested(definition: FlowDefinition, with_: tuple[str, ...]) -> dict[str, d
 
 def recorded_pods(recorded: Mapping[str, PodOptions], settings: Settings) -> dict[str, PodOptions]:
     """The options of a run's pods from its record; settings of this process apply where they say nothing."""
-    own = _from_settings(settings)
+    own = from_settings(settings)
     return {step: merge(options, own, DEFAULT_OPTIONS) for step, options in recorded.items()}
 
 
@@ -153,7 +153,7 @@ def _options(found: tuple[Decoration, ...], *names: str) -> list[PodOptions]:
     return [PodOptions(**options) for options in both if options is not None]
 
 
-def _from_settings(settings: Settings) -> PodOptions:
+def from_settings(settings: Settings) -> PodOptions:
     """The options that the settings ``kubernetes_…`` give to steps without them.
 
     Raises:

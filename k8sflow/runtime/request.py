@@ -40,7 +40,7 @@ class RunRequest:
         without_cache: Whether no results of earlier runs are taken for steps under ``@cache``.
         is_traced: Whether the times of tasks are recorded, for ``timeline``.
         has_page: Whether the run's page is opened in the browser.
-        has_environments: Whether steps with @pypi run in environments of their own.
+        environment: The value of ``--environment``, one of ``config.ENVIRONMENTS``; None for that of the settings.
         refresh_environments: Whether their packages are resolved again, whatever is locked.
         asked_at: When the user asked, by time.monotonic().
     """
@@ -62,7 +62,7 @@ class RunRequest:
     is_traced: bool = False
     without_cache: bool = False
     has_page: bool = False
-    has_environments: bool = True
+    environment: str | None = None
     refresh_environments: bool = False
     asked_at: float = field(default_factory=time.monotonic)
 
@@ -70,6 +70,19 @@ class RunRequest:
     def flow(self) -> type[FlowSpec]:
         """The flow's class."""
         return self.definition.flow
+
+    @property
+    def has_environments(self) -> bool:
+        """True if steps with @pypi run in environments of their own."""
+        return (self.environment or self.settings.default_environment) != "local"
+
+
+def with_default_decorators(request: RunRequest) -> RunRequest:
+    """The request with the decorators of the setting ``default_decospecs``, but for those that it names."""
+    named = {spec.partition(":")[0] for spec in request.decorators}
+    more = (request.settings.default_decospecs or "").split()
+    added = [spec for spec in more if spec.partition(":")[0] not in named]
+    return replace(request, decorators=(*request.decorators, *added))
 
 
 def code_folder(flow: type[FlowSpec]) -> Path:

@@ -11,6 +11,7 @@ from k8sflow.errors import ConfigurationError, S3Error
 from k8sflow.flow.current import current, run_records
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.s3 import urls
+from k8sflow.settings_file import FILE_NAME
 from k8sflow.storage.layout import DATA
 
 
@@ -80,7 +81,7 @@ def _base(bucket: str | None, prefix: str | None) -> str:
         raise ConfigurationError(
             "S3(run=…) needs a bucket for the data of runs, and none is set.",
             cause="The runs of this machine are kept in a folder, which S3 does not use.",
-            advice=f"Set {config.variable('bucket')}=name (or bucket in {config.FILE_NAME}), and for a server other "
+            advice=f"Set {config.variable('bucket')}=name (or bucket in {FILE_NAME}), and for a server other "
             f"than AWS {config.variable('endpoint')}; or write S3(run=self, bucket='name').",
         )
     key = store.key if prefix is None else prefix.strip("/")

@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from k8sflow.errors import AccessError, ConfigurationError, K8sflowError, OutageError
+from k8sflow.google_credentials import Token, find
 from k8sflow.roots import EMULATOR_OF_GOOGLE, SERVER_OF_GOOGLE, endpoint_of_google
-from k8sflow.storage.gcs_credentials import Token, find
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     NO_HEADERS,

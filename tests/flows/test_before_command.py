@@ -123,3 +123,20 @@ def test_default_decorators_of_the_settings_are_put_on_every_step(flow: Path) ->
     assert "attempt 1" in done.stdout
     done = flow_command(flow, "run", "--with", "retry:times=0")
     assert "attempt 1" not in done.stdout
+
+
+def test_a_default_environment_of_the_settings_holds_unless_the_command_names_one(flow: Path) -> None:
+    """Without environments, a package that no index has is not looked for."""
+    text = flow.read_text().replace(
+        "    @step\n", "    @pypi(packages={'no-such-package-k8sflow': '1'})\n    @step\n", 1
+    )
+    flow.write_text(f"from k8sflow import pypi\n{text}")
+    (flow.parent / "k8sflow.toml").write_text('default_environment = "local"')
+    done = flow_command(flow, "run", "--with", RETRY)
+    assert done.returncode == 0, done.stderr
+    refused = flow_command(flow, "--environment=pypi", "run", UV_OFFLINE="1", UV_NO_CACHE="1")
+    assert refused.returncode == 1
+    assert "no-such-package-k8sflow" in refused.stderr
+    (flow.parent / "k8sflow.toml").write_text('default_environment = "uv"')
+    wrong = flow_command(flow, "run")
+    assert "the setting default_environment (K8SFLOW_DEFAULT_ENVIRONMENT) is 'uv'" in wrong.stderr

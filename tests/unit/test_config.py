@@ -75,6 +75,7 @@ def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
         "kubernetes_indexed_from": ("5", "9"),
         "kubernetes_job_ttl_seconds": ("60", "0"),
         "compression": ("zstd", "none"),
+        "default_environment": ("local", "pypi"),
         "log": ("debug", "info"),
         "s3_ca_bundle": ("/etc/ca.pem", "/ünï/ca.pem"),
         "s3_proxy": ("http://a:1", "https://b"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import k8sflow
-from k8sflow import absent, exception, metaflow_modules
+from k8sflow import absent, exception, metaflow_modules, toml
 from k8sflow.errors import ConfigurationError, K8sflowError
 from k8sflow.integrations import ArgoEvent
 
@@ -22,6 +22,13 @@ MetaflowExceptionWrapper MetaflowInternalError MetaflowInvalidPathspec MetaflowN
 MetaflowTaggingError MetaflowUnknownUser MissingInMergeArtifactsException ParameterFieldFailed
 ParameterFieldTypeMismatch UnhandledInMergeArtifactsException
 """
+
+
+def test_the_list_is_of_the_metaflow_that_the_benchmarks_install() -> None:
+    """When its version is raised, `make metaflow-names` makes the list again."""
+    project = toml.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    (pinned,) = [each for each in project["dependency-groups"]["bench"] if each.startswith("metaflow==")]
+    assert LISTED[0].startswith(f"# The public names of Metaflow {pinned.removeprefix('metaflow==')}: ")
 
 
 @pytest.mark.parametrize("name", NAMES)

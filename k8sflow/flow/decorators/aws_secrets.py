@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from k8sflow.errors import ConfigurationError
+from k8sflow.flow.decorators.secret_fields import fields_of, variable_name
 
 _ARN = re.compile(r"arn:aws[\w-]*:secretsmanager:([^:]+):")
 _OPTIONS = ("region", "json", "env_var_name")
 _SESSION = "k8sflow"
+_NOT_JSON = (
+    "For one plain text, add the option json=False: "
+    '{"type": "aws-secrets-manager", "id": …, "options": {"json": False}}.'
+)
 
 
 def get(secret_id: str, options: Mapping[str, Any], role: str | None) -> dict[str, Any]:
@@ -35,11 +39,11 @@ def get(secret_id: str, options: Mapping[str, Any], role: str | None) -> dict[st
     answer = _answer(secret_id, options, role)
     name = str(options.get("env_var_name") or answer["Name"])
     if "SecretBinary" in answer:
-        return {_variable(name): base64.b64encode(answer["SecretBinary"]).decode()}
+        return {variable_name(name): base64.b64encode(answer["SecretBinary"]).decode()}
     text = str(answer["SecretString"])
     if not options.get("json", True):
-        return {_variable(name): text}
-    return _fields(secret_id, text)
+        return {variable_name(name): text}
+    return fields_of(secret_id, text, _NOT_JSON)
 
 
 def _answer(secret_id: str, options: Mapping[str, Any], role: str | None) -> Mapping[str, Any]:
@@ -71,29 +75,3 @@ def _answer(secret_id: str, options: Mapping[str, Any], role: str | None) -> Map
             advice="Set AWS_DEFAULT_REGION (or the option region) and keys for AWS where the step runs.",
         ) from None
     return found
-
-
-def _fields(secret_id: str, text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise ConfigurationError(
-            f"@secrets: the secret {secret_id!r} is not an object of JSON.",
-            advice="For one plain text, add the option json=False: "
-            '{"type": "aws-secrets-manager", "id": …, "options": {"json": False}}.',
-        )
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        if _variable(key) in found:
-            raise ConfigurationError(
-                f"@secrets: two keys of the secret {secret_id!r} are the variable {_variable(key)}."
-            )
-        found[_variable(key)] = value
-    return found
-
-
-def _variable(key: str) -> str:
-    """A key as the name of an environment variable, as Metaflow derives it."""
-    return re.sub(r"[-./]", "_", key)

@@ -21,6 +21,7 @@ SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
 DEFAULT_STORE = ""
 _OURS = ("inline", "file", "environment")
 _AWS = "aws-secrets-manager"
+_CLOUDS = (_AWS, "gcp-secret-manager")
 _SOURCE_KEYS = ("type", "id", "options", "role")
 _UNUSED_KEYS = {"inline": ("role",), "file": ("options", "role"), "environment": ("options", "role")}
 
@@ -108,12 +109,20 @@ def read_secrets(source: SecretSource, role: str | None, environment: Mapping[st
                     advice="Set it where the step runs; in a pod or a job, by @kubernetes, @batch or the image.",
                 )
             return {name: environment[name] for name in names}
-        case _ if source.kind == _AWS:
-            from k8sflow.flow.decorators import aws_secrets  # noqa: PLC0415  only for such secrets
-
-            return _checked(source, aws_secrets.get(source.id, source.options, source.role or role))
+        case _ if source.kind in _CLOUDS:
+            return _checked(source, _in_cloud(source, source.role or role, environment))
         case _:
             return _read_store(source, role)
+
+
+def _in_cloud(source: SecretSource, role: str | None, environment: Mapping[str, str]) -> Mapping[str, Any]:
+    if source.kind == _AWS:
+        from k8sflow.flow.decorators import aws_secrets  # noqa: PLC0415  only for such secrets
+
+        return aws_secrets.get(source.id, source.options, role)
+    from k8sflow.flow.decorators import google_secrets  # noqa: PLC0415  as above
+
+    return google_secrets.get(source.id, source.options, role, environment)
 
 
 def _checked(source: SecretSource, fields: Mapping[str, Any]) -> dict[str, str]:
@@ -195,8 +204,8 @@ def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
     if source.kind not in points:
         raise ConfigurationError(
             f"@secrets: there is no store {source.kind!r} for the secret {source.id!r}.",
-            advice=f"{did_you_mean(source.kind, [*_OURS, _AWS, *points])} An installed package adds one by an entry "
-            f"point of the group {SECRET_STORES}.".strip(),
+            advice=f"{did_you_mean(source.kind, [*_OURS, *_CLOUDS, *points])} An installed package adds one by an "
+            f"entry point of the group {SECRET_STORES}.".strip(),
         )
     try:
         store: SecretStore = points[source.kind].load()

@@ -8,6 +8,7 @@ from k8sflow.runtime.commands.display import display_outcome
 from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.lookup import runs_of
+from k8sflow.runtime.namespace_settings import with_settings
 from k8sflow.runtime.progress.console import Console
 from k8sflow.runtime.session import open_session
 
@@ -36,4 +37,5 @@ def attach(
     session = open_session(runs_of(declared.flow, settings).named(run), settings, declared)
     if (outcome := session.run_store.read_run_outcome()) is not None:
         return display_outcome(session, console, outcome)
+    session = with_settings(session)
     return drive_or_follow(session, console, asked_at, max_workers, take_over=True)

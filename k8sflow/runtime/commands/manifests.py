@@ -30,6 +30,9 @@ from k8sflow.task.spec import TaskName, TaskSpec
 
 # A step under @parallel, or an array job, is shown with so many processes: only a run knows their number.
 _SHOWN_PROCESSES = 2
+_NOT_ASKED = (
+    "# The cluster is not asked, so settings in the ConfigMap k8sflow-settings of the namespace are not applied here.\n"
+)
 
 
 def manifests(request: RunRequest) -> str:
@@ -79,7 +82,8 @@ def manifests(request: RunRequest) -> str:
 def _documents(context: RunContext, owner: Manifest | None) -> Iterator[str]:
     graph = context.record.graph
     if owner is not None:
-        yield f"# The owner of the run's objects; a run adds the reference to it to each Job.\n{_yaml(owner)}"
+        about = "# The owner of the run's objects; a run adds the reference to it to each Job."
+        yield f"{_NOT_ASKED}{about}\n{_yaml(owner)}"
     flow, run, namespace = context.record.flow, context.record.run, context.settings.kubernetes_namespace
     if any(graph[step].is_parallel for step in context.pods):
         service = service_manifest(flow=flow, run=run, namespace=namespace)

@@ -22,7 +22,7 @@ from k8sflow.runtime.commands.show import check_packages
 from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.core.resume_plan import Rerun, ResumePlan
 from k8sflow.runtime.lookup import runs_of
-from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.namespace_settings import placed
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.output_lines import brief
 from k8sflow.runtime.request import RunRequest, local_root
@@ -67,7 +67,7 @@ def resume(
     graph = definition.graph
     _check_step(graph, step)
     _check_parameters(before.record, given)
-    placement = Placement.of(definition, request.decorators, request.settings)
+    request, placement = placed(request, definition, is_started=not dry_run)
     check_executors(request, definition, placement)
     check_names(request, before.store)
     with _claimed(before.run_store):

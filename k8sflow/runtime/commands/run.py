@@ -12,7 +12,7 @@ from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.commands.lock_environments import lock_environments
 from k8sflow.runtime.commands.show import check_packages, show
 from k8sflow.runtime.core.actions import RunEnd
-from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.namespace_settings import placed
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.request import RunRequest
 from k8sflow.runtime.session import Session
@@ -27,7 +27,7 @@ def run(request: RunRequest, console: Console) -> RunEnd:
     definition = checked(request.definition)
     check_packages(request)
     _explain_deployment(definition, console)
-    placement = Placement.of(definition, request.decorators, request.settings)
+    request, placement = placed(request, definition)
     check_executors(request, definition, placement)
     prepared = prepare(request, placement)
     show_warnings(prepared, console)

@@ -53,7 +53,7 @@ def spin(
     asked_at: float,
     pathspec_file: str | None = None,
     *,
-    has_environments: bool = True,
+    environment: str | None = None,
 ) -> RunEnd:
     """Runs one task on this machine and shows the artifacts that it set.
 
@@ -64,7 +64,7 @@ def spin(
         console: Shows the task.
         asked_at: When the user asked, by time.monotonic().
         pathspec_file: File for the pathspec of the task that runs.
-        has_environments: Whether a step with @pypi runs in an environment of its own.
+        environment: As of ``RunRequest``.
 
     Raises:
         K8sflowError: There is no such task, its inputs don't exist, or the file can't be written.
@@ -78,7 +78,7 @@ def spin(
     origin = open_session(reference.run, settings, declared)
     definition = origin.compiled()
     spec, needed = _task(origin, definition.graph, step, reference.task)
-    request = RunRequest(definition, settings, decorators=origin.record.decorators, has_environments=has_environments)
+    request = RunRequest(definition, settings, decorators=origin.record.decorators, environment=environment)
     here = Placement({}, settings.kubernetes_namespace)
     locks = lock_environments(request, definition, here, origin.store, console, origin.record, step)
     session = _session(origin, definition, step, locks)

@@ -9,7 +9,7 @@ from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 
-from k8sflow import config
+from k8sflow import config, settings_file
 from k8sflow.config import Settings
 from k8sflow.runtime.doctor.checklist import ChecklistRow, Section
 from k8sflow.version import VERSION
@@ -28,7 +28,7 @@ def rows(settings: Settings, folder: Path, environment: Mapping[str, str] = os.e
     """
     clients = ", ".join(f"{name} {metadata.version(name)}" for name in _CLIENTS)
     yield _SECTION.ok("versions", f"k8sflow {VERSION}, Python {platform.python_version()}, {clients}")
-    file = config.find_file(folder, environment)
+    file = settings_file.find(folder, environment)
     names = [config.variable(field.name) for field in fields(Settings)]
     from_environment = [name for name in names if environment.get(name)]
     sources = [str(file)] if file is not None else []

@@ -112,3 +112,11 @@ def test_a_profile_has_settings_of_its_own(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("K8SFLOW_PROFILE", "prod")
     assert call("set", "bucket", "prod").exit_code == 0
     assert config.load(folder).bucket == "prod"
+
+
+def test_a_default_environment_is_taken_over_where_it_means_the_same() -> None:
+    """``local`` is where @pypi is refused in Metaflow; and other environments don't exist here."""
+    variable = "METAFLOW_DEFAULT_ENVIRONMENT"
+    assert metaflow_profile.translated({variable: "pypi"}).settings == {"default_environment": "pypi"}
+    assert metaflow_profile.translated({variable: "local"}) == metaflow_profile.Imported()
+    assert variable in metaflow_profile.translated({variable: "uv"}).left

@@ -14,9 +14,9 @@ import pytest
 
 from k8sflow import roots
 from k8sflow.errors import AccessError, BucketNotFoundError, ConfigurationError, OutageError
+from k8sflow.google_credentials import Token
 from k8sflow.storage import gcs, s3
 from k8sflow.storage.gcs import GcsClient
-from k8sflow.storage.gcs_credentials import Token
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.s3 import S3Store
 

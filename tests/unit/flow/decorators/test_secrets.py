@@ -48,7 +48,7 @@ def test_variables_come_from_a_source(
         ("file:bad.env", "does not hold variables"),
         ("file:bad.json", "does not hold variables"),
         ("environment:NOTHING", "has no NOTHING"),
-        ("gcp-secret-manager:db", "no store 'gcp-secret-manager'"),
+        ("az-key-vault:db", "no store 'az-key-vault'"),
         (VALUE, "an id without a store"),
     ],
 )

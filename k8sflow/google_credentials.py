@@ -1,4 +1,4 @@
-"""Access tokens for Google Cloud Storage, from where Google's own tools find them.
+"""Access tokens for Google Cloud, from where Google's own tools find them.
 
 https://cloud.google.com/docs/authentication/application-default-credentials has the order. A pod gets its tokens from
 the metadata server, and a person's come from ``gcloud auth application-default login``: both need nothing but the
@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timezone
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +22,8 @@ from urllib.parse import urlencode
 from k8sflow.errors import AccessError, OutageError
 
 _FILE = "GOOGLE_APPLICATION_CREDENTIALS"
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+STORAGE = "https://www.googleapis.com/auth/devstorage.read_write"
+PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _TOKENS = "https://oauth2.googleapis.com/token"
 _METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 # The metadata server is on this machine, or nowhere.
@@ -43,10 +44,12 @@ class Token:
     Args:
         value: The token.
         end: When it ends, in seconds since the epoch.
+        quota_project: The project whose quota is used, which some services ask for with a person's token.
     """
 
     value: str
     end: float
+    quota_project: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -59,11 +62,12 @@ class Token:
         return time.time() < self.end - _EARLY_SECONDS
 
 
-def find(environment: Mapping[str, str]) -> Callable[[], Token]:
+def find(environment: Mapping[str, str], scope: str = STORAGE) -> Callable[[], Token]:
     """Finds the function that makes tokens for this process.
 
     Args:
         environment: The environment.
+        scope: What the tokens of a service account's key are for; other credentials have their own scopes.
 
     Raises:
         AccessError: The file with credentials is missing or can't be read.
@@ -82,7 +86,7 @@ def find(environment: Mapping[str, str]) -> Callable[[], Token]:
         raise AccessError(f"{found} has no credentials of Google: {error}.", advice=_ADVICE) from error
     if kind == "authorized_user":
         return lambda: _of_person(document, found)
-    return _by_package(found, kind)
+    return _by_package(found, kind, scope)
 
 
 class _Machine:
@@ -112,7 +116,7 @@ class _Machine:
             if self._has_answered and _is_outage(error):
                 raise OutageError(f"the metadata server {self._host} gives no token: {error}.") from error
             raise AccessError(
-                f"there are no credentials for Google Cloud Storage: there is no file with some, and the metadata "
+                f"there are no credentials for Google Cloud: there is no file with some, and the metadata "
                 f"server {self._host} has none ({error}).",
                 advice=_ADVICE,
             ) from error
@@ -134,7 +138,7 @@ def _of_person(document: Mapping[str, Any], file: Path) -> Token:
         body = urlencode({"grant_type": "refresh_token", **fields}).encode()
         request = urllib.request.Request(document.get("token_uri") or _TOKENS, data=body)  # noqa: S310  as above
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
-            return _token(answer.read())
+            return replace(_token(answer.read()), quota_project=document.get("quota_project_id") or "")
     except (OSError, ValueError, KeyError) as error:
         if _is_outage(error):
             raise OutageError(f"Google's server of tokens can't be reached for {file}: {error}.") from error
@@ -153,7 +157,7 @@ def _token(answer: bytes) -> Token:
     return Token(document["access_token"], time.time() + float(document["expires_in"]))
 
 
-def _by_package(file: Path, kind: str) -> Callable[[], Token]:
+def _by_package(file: Path, kind: str, scope: str) -> Callable[[], Token]:
     """Returns a function that makes tokens by google-auth, for keys of service accounts and identities of other clouds.
 
     Raises:
@@ -170,7 +174,7 @@ def _by_package(file: Path, kind: str) -> Callable[[], Token]:
             advice="Install it: pip install 'k8sflow[gcs]'. For pods, add it to the image, or use workload identity.",
         ) from error
     try:
-        credentials, _ = google.auth.load_credentials_from_file(str(file), scopes=[_SCOPE])
+        credentials, _ = google.auth.load_credentials_from_file(str(file), scopes=[scope])
     except GoogleAuthError as error:
         raise AccessError(f"{file} can't be used: {error}", advice=_ADVICE) from error
 
