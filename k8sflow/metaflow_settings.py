@@ -17,11 +17,11 @@ from k8sflow.user import current_user
 
 
 def _bucket(settings: Settings) -> str | None:
-    return None if settings.bucket is None else f"s3://{settings.bucket}"
+    return None if settings.s3_bucket is None else f"s3://{settings.s3_bucket}"
 
 
 def _data(settings: Settings) -> str | None:
-    return None if settings.bucket is None else f"s3://{settings.bucket}/data"
+    return None if settings.s3_bucket is None else f"s3://{settings.s3_bucket}/data"
 
 
 def _local(settings: Settings) -> str | None:

@@ -29,9 +29,9 @@ def is_bucket(root: str) -> bool:
     return root.startswith((_S3, _GOOGLE))
 
 
-def is_of_s3(root: str) -> bool:
-    """True for the URL of a bucket of S3."""
-    return root.startswith(_S3)
+def url_of(bucket: str) -> str:
+    """The URL of a bucket as the setting ``bucket`` names it: ``name``, ``name/prefix``, or a URL."""
+    return bucket if is_bucket(bucket) else f"{_S3}{bucket}"
 
 
 def endpoint_of_google(environment: Mapping[str, str]) -> str:
@@ -41,7 +41,7 @@ def endpoint_of_google(environment: Mapping[str, str]) -> str:
 
 
 def bucket_of(root: str) -> str:
-    """``name`` or ``name/prefix``, as in the setting ``bucket``, of the URL of a bucket of S3."""
+    """The setting ``bucket`` for the URL of a bucket: ``name`` or ``name/prefix`` of one of S3, or the URL itself."""
     return root.removeprefix(_S3)
 
 
