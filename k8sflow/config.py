@@ -33,14 +33,14 @@ class Settings:
     """All settings. Each comes from the environment (``K8SFLOW_<KEY>``), else from the file, else from its default.
 
     Args:
-        root: Where the runs of this machine are kept: a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``; None
-            for the nearest ``.k8sflow`` in the working folder or above it. A relative path is resolved against the
-            folder in which the process was started or, if it is in a file, against that file's folder.
-        bucket: ``name`` or ``name/prefix`` of the S3 bucket of runs on Kubernetes, or ``gs://name/prefix``; None for
-            that of ``root``, if it is one.
+        root: Where the runs of this machine are kept: a folder, ``s3://bucket/prefix`` (also with ``gs://`` or
+            ``az://``); None for the nearest ``.k8sflow`` in the working folder or above it. A relative path starts in
+            the folder in which the process was started or, if it is in a file, in that file's folder.
+        bucket: ``name`` or ``name/prefix`` of the S3 bucket of runs on Kubernetes, or its URL (``gs://``, ``az://``);
+            None for that of ``root``, if it is one.
         credentials: Where pods get the keys of the bucket: ``secret:NAME``, a Secret in the run's namespace with
-            AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or, for ``gs://``, the key of a service account as key.json;
-            or ``service-account``, the cloud's workload identity.
+            AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (``gs://``: key.json, a service account's key; ``az://``:
+            AZURE_STORAGE_CONNECTION_STRING), or ``service-account``, the cloud's workload identity.
         endpoint: URL of the S3 server as this machine reaches it; None for AWS.
         in_cluster_endpoint: URL of the S3 server as pods reach it; None if it is the same.
         region: Region of the bucket.

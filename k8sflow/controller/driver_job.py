@@ -29,6 +29,7 @@ def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:
     run = {
         # Without the run's label, by which the driver finds and deletes the Jobs and pods of tasks.
         "labels": {
+            **flowruns.bucket_keys(spec).labels(),
             labels.MANAGED_BY: "k8sflow",
             labels.FLOW: label_value(spec["flow"]),
             flowruns.COMPONENT: flowruns.DRIVER_COMPONENT,

@@ -62,8 +62,8 @@ def _none(settings: Settings, system: str) -> ConfigurationError:
         return ConfigurationError(
             f"a run on {system} needs a bucket, and none is set: {settings.root} is a folder.",
             cause=cause,
-            advice="Give --datastore s3://bucket/prefix (or gs://…), or set K8SFLOW_BUCKET=name for such runs; if "
-            f"--datastore or K8SFLOW_DATASTORE names {settings.root}, leave it out.",
+            advice="Give --datastore s3://bucket/prefix (or gs://…, az://…), or set K8SFLOW_BUCKET=name for such runs; "
+            f"if --datastore or K8SFLOW_DATASTORE names {settings.root}, leave it out.",
         )
     return ConfigurationError(
         f"a run on {system} needs a bucket, and none is set.",

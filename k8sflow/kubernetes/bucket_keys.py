@@ -1,6 +1,7 @@
 """The credentials of the bucket in a pod: those of the cloud's workload identity, or a Secret's.
 
-Keys of S3 are environment variables, as AWS's tools read them. The key of a service account of Google is a file.
+Keys of S3 and Azure are environment variables, as the clouds' tools read them. The key of a service account of Google
+is a file.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from k8sflow import roots
+from k8sflow import azure_account, roots
 from k8sflow.config import Settings
 from k8sflow.kubernetes.manifest import Manifest
 
@@ -19,6 +20,7 @@ _FILE_NAME = "key.json"
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     "gs": (_FILE_NAME,),
+    "azure": (azure_account.CONNECTION_STRING,),
 }
 
 
@@ -28,7 +30,7 @@ class BucketKeys:
 
     Args:
         secret: Name of the Secret with them; None for workload identity.
-        kind: The kind of bucket: ``s3`` or ``gs``.
+        kind: The kind of bucket: ``s3``, ``gs`` or ``azure``.
     """
 
     secret: str | None = None
@@ -55,6 +57,10 @@ class BucketKeys:
         return [
             {"name": name, "valueFrom": {"secretKeyRef": {"name": self.secret, "key": name}}} for name in self.names
         ]
+
+    def labels(self) -> dict[str, str]:
+        """The labels of the pod, by which Azure's webhook gives it a workload identity."""
+        return {"azure.workload.identity/use": "true"} if self.secret is None and self.kind == "azure" else {}
 
     def volumes(self) -> list[Manifest]:
         """The volumes of the pod that it needs for the keys."""

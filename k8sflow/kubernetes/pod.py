@@ -49,7 +49,7 @@ def pod(job: TaskJob) -> Manifest:
 def pod_labels(job: TaskJob) -> dict[str, str]:
     """The labels of the Job and the pod."""
     together = labels.TOGETHER_LABELS if job.service else {}
-    return {**(job.options.labels or {}), **labels.task_labels(job.tasks), **together}
+    return {**job.keys.labels(), **(job.options.labels or {}), **labels.task_labels(job.tasks), **together}
 
 
 def pod_annotations(job: TaskJob) -> dict[str, str]:

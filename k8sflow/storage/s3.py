@@ -1,4 +1,4 @@
-"""An object store in a bucket: of S3, or of Google Cloud Storage, whose client answers as S3 does."""
+"""An object store in a bucket: of S3, or of Google or Azure, whose clients answer as S3 does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import AccessError, K8sflowError, OutageError, StorageError
 from k8sflow.outages import Report
-from k8sflow.roots import endpoint_of_google
 from k8sflow.s3_options import S3Options
+from k8sflow.storage import clouds
 from k8sflow.storage.objects import Buffer, ObjectInfo
 from k8sflow.storage.patience import Patience, drop_frames, patient
 from k8sflow.storage.s3_client import (
@@ -27,7 +27,7 @@ from k8sflow.storage.s3_client import (
     NoKeysError,
     Page,
     RefusedError,
-    S3Client,
+    StoreClient,
 )
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log, read_log
@@ -40,7 +40,7 @@ from k8sflow.storage.s3_parts import (
     same_version,
     slices,
 )
-from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, OF_GOOGLE, OF_S3, TAKEN, UNDECIDED, Translation
+from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, TAKEN, UNDECIDED, Translation
 
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
@@ -55,7 +55,7 @@ class S3Store:
     """Objects in a bucket; calls wait while the server can't be reached.
 
     Args:
-        url: ``s3://bucket`` or ``s3://bucket/prefix``, or the same with ``gs://``.
+        url: ``s3://bucket`` or ``s3://bucket/prefix``, or the same with ``gs://`` or ``az://``.
         endpoint: URL of the server of S3; None for AWS.
         region: Region of the bucket.
         patience: How long calls wait for the server.
@@ -79,19 +79,19 @@ class S3Store:
         self.scheme, _, path = url.partition("://")
         self.bucket, _, prefix = path.strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
-        self.endpoint = endpoint = endpoint if self.scheme == "s3" else endpoint_of_google(os.environ)
+        self.endpoint = endpoint = clouds.endpoint_of(self.scheme, endpoint)
         self.region = region
         self._server = endpoint or "AWS S3"
         self._patience = patience or Patience()
         self.options = options or S3Options()
         self._opened = _client(self.bucket, endpoint, region, self.options, self.scheme)
-        self._translation = Translation(self.bucket, endpoint, OF_S3 if self.scheme == "s3" else OF_GOOGLE)
+        self._translation = Translation(self.bucket, endpoint, clouds.HINTS[self.scheme])
         self._process = os.getpid()
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
 
     @property
     def url(self) -> str:
-        """``s3://bucket/prefix``, or with ``gs://``."""
+        """``s3://bucket/prefix``, or with ``gs://`` or ``az://``."""
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
@@ -101,7 +101,7 @@ class S3Store:
         return self._patience
 
     @property
-    def _client(self) -> S3Client:
+    def _client(self) -> StoreClient:
         self._renew_after_fork()
         return self._opened
 
@@ -383,12 +383,10 @@ class S3Store:
         return self._translation.of(self._client, f"{self.url}/{key}".rstrip("/"))
 
 
-def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> S3Client:
+def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> StoreClient:
     """The client for a bucket: the simplest that can do it."""
-    if scheme == "gs":
-        from k8sflow.storage.gcs import GcsClient  # noqa: PLC0415  only where it is used
-
-        return GcsClient(bucket, S3Store.parallel_reads, os.environ, options.ca_bundle)
+    if scheme != "s3":
+        return clouds.client(scheme, bucket, endpoint or "", S3Store.parallel_reads, options.ca_bundle)
     if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads, os.environ, options):
         return client
     from k8sflow.storage.s3_boto import BotoClient  # noqa: PLC0415  boto3 is loaded where it is needed

@@ -36,6 +36,6 @@ def test_all_commands_work(file: Path, gcs_server: str, gcs_store: ObjectStore, 
 
 
 def test_jobs_of_aws_batch_need_a_bucket_of_s3(file: Path) -> None:
-    done = run_flow(file, "--with", "batch", "--datastore", "gs://bucket/prefix", "run")
+    done = run_flow(file, "--with", "batch", "--datastore", "gs://bucket/prefix")
     assert done.returncode == 1
     assert "a run on AWS Batch needs a bucket of S3, and the one that is set is gs://bucket/prefix." in done.stderr

@@ -15,6 +15,7 @@ from k8sflow.controller.driver_job import driver_job
 from k8sflow.errors import ConfigurationError
 from k8sflow.executors.agent_arguments import environment
 from k8sflow.executors.bucket import open_bucket, server_of
+from k8sflow.flow.decorators.pod_variables import check_names
 from k8sflow.flow.graph import Graph
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.bucket_address import check_address
@@ -22,7 +23,7 @@ from k8sflow.kubernetes.bucket_keys import FOLDER, BucketKeys
 from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.references import Reference, references
 from k8sflow.storage.records import RunRecord
-from tests.unit.controller.objects import POLICY
+from tests.unit.controller.objects import POLICY, flowrun
 from tests.unit.kubernetes.test_job import JOB
 
 GOOGLE = Settings(bucket="gs://bucket/p", credentials="secret:google", endpoint="http://s3:9000")
@@ -110,3 +111,52 @@ def test_a_url_of_another_kind_is_refused() -> None:
 def test_jobs_on_aws_batch_have_no_credentials_of_google() -> None:
     with pytest.raises(ConfigurationError, match=r"a run on AWS Batch needs a bucket of S3, .* is gs://bucket/p"):
         open_bucket(GOOGLE, system="AWS Batch")
+
+
+AZURE = Settings(bucket="az://bucket/p", credentials="secret:azure")
+ADDRESS = "https://acc.blob.core.windows.net"
+
+
+def test_the_connection_string_of_azure_is_a_variable() -> None:
+    (container,) = _spec(AZURE)["containers"]
+    name = "AZURE_STORAGE_CONNECTION_STRING"
+    assert {"name": name, "valueFrom": {"secretKeyRef": {"name": "azure", "key": name}}} in container["env"]
+
+
+def test_pods_of_a_workload_identity_of_azure_have_its_label() -> None:
+    """The driver's too, and without the Secret only."""
+    label = "azure.workload.identity/use"
+    by_identity = BucketKeys.of(replace(AZURE, credentials="service-account"))
+    template = job_manifest(replace(JOB, keys=by_identity))["spec"]["template"]
+    assert template["metadata"]["labels"][label] == "true"
+    assert label not in job_manifest(replace(JOB, keys=BucketKeys.of(AZURE)))["spec"]["template"]["metadata"]["labels"]
+    code = {"store": "az://bucket/p", "package": "0" * 64}
+    driver = driver_job(flowrun(code=code, settings={}), POLICY)["spec"]["template"]
+    assert driver["metadata"]["labels"][label] == "true"
+
+
+def test_pods_know_the_account_of_azure_and_nobody_writes_its_key_into_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"AccountName=acc;AccountKey=c2VjcmV0;BlobEndpoint={ADDRESS}"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
+    found = environment(AZURE)
+    assert found["AZURE_STORAGE_SERVICE_ENDPOINT"] == ADDRESS
+    assert "c2VjcmV0" not in str(found)
+    assert server_of(AZURE) == ADDRESS
+    with pytest.raises(ValueError, match="AZURE_STORAGE_KEY would be readable in the Job"):
+        check_names(["AZURE_STORAGE_KEY"])
+
+
+def test_the_driver_of_a_detached_run_knows_the_account_of_azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "acc")
+    record = RunRecord("F", "r1", "flow.py", {}, Graph("F"), package="0" * 64)
+    made = flowruns.flowrun_manifest(record, AZURE, "lab", "az://bucket/p")
+    plain = flowruns.environment(made["spec"], "lab")
+    assert plain["AZURE_STORAGE_SERVICE_ENDPOINT"] == ADDRESS
+    assert config.load(Path("/"), plain).bucket_url == "az://bucket/p"
+
+
+def test_without_an_account_of_azure_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SERVICE_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match="no storage account of Azure is set"):
+        open_bucket(AZURE)

@@ -142,7 +142,11 @@ def client(google: Google, tmp_path: Path) -> Iterator[Callable[..., GcsClient]]
 
     def make(**variables: str) -> GcsClient:
         host = google.address.removeprefix("http://")
-        made.append(GcsClient("b", 4, {"HOME": str(tmp_path), "GCE_METADATA_HOST": host, **variables}))
+        made.append(
+            GcsClient(
+                "b", roots.endpoint_of_google({}), 4, {"HOME": str(tmp_path), "GCE_METADATA_HOST": host, **variables}
+            )
+        )
         return made[-1]
 
     yield make
@@ -298,7 +302,7 @@ def test_without_any_credentials_the_error_says_where_they_may_be(
 @pytest.mark.parametrize("address", ["http://[::1", "http://host/path", "ftp://host"])
 def test_an_address_that_is_none_is_named(address: str) -> None:
     with pytest.raises(ConfigurationError, match="STORAGE_EMULATOR_HOST is "):
-        GcsClient("b", 1, {roots.EMULATOR_OF_GOOGLE: address})
+        GcsClient("b", address, 1, {})
 
 
 def test_a_proxy_is_not_ignored(google: Google, client: Callable[..., GcsClient]) -> None:

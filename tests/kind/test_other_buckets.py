@@ -1,4 +1,4 @@
-"""Runs whose bucket is one of Google Cloud Storage, played by an emulator on this machine that pods reach."""
+"""Runs whose bucket is one of Google or Azure, played by emulators on this machine that pods reach."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import pytest
 
 from k8sflow.roots import EMULATOR_OF_GOOGLE
 from k8sflow.storage.open_store import open_store
-from tests import gcsserver
+from tests import azureserver, gcsserver
 from tests.kind.conftest import Namespace
 from tests.kind.own_s3 import address_of_node
 from tests.kind.proxy import address_towards
 from tests.support import write_flow
 
 KUBERNETES = ("--with", "kubernetes")
+HEAD = "from k8sflow import FlowSpec, parallel_map, resources, step\n"
 FLOW = """
     import os
 
-    class InGoogle(FlowSpec):
+    class Elsewhere(FlowSpec):
         @resources(cpu=0.05, memory=150)
         @step
         def start(self):
@@ -71,7 +72,7 @@ def test_pods_keep_everything_in_a_bucket_of_google(
         "K8SFLOW_BUCKET": "",
         "K8SFLOW_CREDENTIALS": credentials,
     }
-    file = write_flow(tmp_path, FLOW, head="from k8sflow import FlowSpec, parallel_map, resources, step\n")
+    file = write_flow(tmp_path, FLOW, head=HEAD)
     done = namespace.command(str(file), "run", "--run-id", "g1", *KUBERNETES, **own).wait(240)
     assert done.code == 0, done.text
     assert f"total 14 [{70 << 20}, 0, 0]" in done.text
@@ -82,12 +83,24 @@ def test_pods_keep_everything_in_a_bucket_of_google(
     assert f"total 14 [{70 << 20}, 0, 0]" in resumed.text
     monkeypatch.setenv(EMULATOR_OF_GOOGLE, emulator)
     store = open_store(bucket)
-    assert not [key for key in store.list_keys("InGoogle/") if ".part-" in key]
+    assert not [key for key in store.list_keys("Elsewhere/") if ".part-" in key]
     store.close()
 
 
+def test_pods_keep_everything_in_a_container_of_azure(namespace: Namespace, tmp_path: Path) -> None:
+    """They have the connection string of a Secret."""
+    file = write_flow(tmp_path, FLOW, head=HEAD)
+    with azureserver.azure_server(address_towards(address_of_node(namespace))) as variables:
+        values = [f"--from-literal={name}={value}" for name, value in variables.items()]
+        namespace.kubectl("create", "secret", "generic", "azure", *values)
+        own = {"K8SFLOW_BUCKET": f"az://{azureserver.CONTAINER}", "K8SFLOW_CREDENTIALS": "secret:azure", **variables}
+        done = namespace.command(str(file), "run", *KUBERNETES, **own).wait(240)
+    assert done.code == 0, done.text
+    assert f"total 14 [{70 << 20}, 0, 0]" in done.text
+
+
 def test_an_emulator_that_pods_cant_reach_is_named(namespace: Namespace, tmp_path: Path) -> None:
-    file = write_flow(tmp_path, FLOW, head="from k8sflow import FlowSpec, parallel_map, resources, step\n")
+    file = write_flow(tmp_path, FLOW, head=HEAD)
     with gcsserver.gcs_server() as address:
         own = {EMULATOR_OF_GOOGLE: address, "K8SFLOW_BUCKET": f"gs://{gcsserver.BUCKET}"}
         done = namespace.command(str(file), "run", *KUBERNETES, **own, K8SFLOW_CREDENTIALS="service-account").wait(60)
