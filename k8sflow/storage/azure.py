@@ -26,7 +26,7 @@ from k8sflow.errors import AccessError, ConfigurationError, OutageError
 from k8sflow.storage.azure_credentials import find
 from k8sflow.storage.gcs_credentials import Token
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.s3_client import NO_HEADERS, READ_SECONDS, Page, RefusedError, Status
+from k8sflow.storage.s3_client import NO_HEADERS, READ_SECONDS, Page, RefusedError, Status, Upload
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
 from k8sflow.storage.s3_errors import is_of_clock, seconds_ahead, seconds_of
 from k8sflow.storage.s3_http import again
@@ -127,6 +127,13 @@ class AzureClient:
     def abandon_upload(self, key: str, upload: str) -> None:
         """As ``StoreClient``; there is no request that deletes blocks."""
 
+    def uploads(self, prefix: str, token: str = "") -> tuple[Sequence[Upload], str | None]:  # noqa: ARG002  as of StoreClient
+        """As ``StoreClient``; Azure deletes the blocks of uploads that nobody ends."""
+        return (), None
+
+    def upload_size(self, key: str, upload: str) -> int:  # noqa: ARG002  as of StoreClient
+        return 0
+
     def size(self, key: str) -> int:
         return self._call("HEAD", key)[0].size or 0
 
@@ -205,6 +212,8 @@ class AzureClient:
             RefusedError: It is none.
             NoAnswerError: There is none.
         """
+        if "\\" in key:
+            raise ValueError("Azure takes a backslash in a name for a slash")
         path = f"{self._path}/{quote(key)}" if key else self._path
         for _ in range(_EARLIER_TRIES):
             ahead, token = self._ahead, self._token

@@ -30,6 +30,7 @@ from k8sflow.storage.s3_client import (
     Page,
     RefusedError,
     Status,
+    Upload,
 )
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
 from k8sflow.storage.s3_errors import age_of, seconds_of
@@ -142,6 +143,13 @@ class GcsClient:
     def abandon_upload(self, key: str, upload: str) -> None:
         page = self.page(f"{key}{_PART}{upload}-")
         self.delete(page.keys)
+
+    def uploads(self, prefix: str, token: str = "") -> tuple[Sequence[Upload], str | None]:  # noqa: ARG002  as of StoreClient
+        """As ``StoreClient``; their parts are objects."""
+        return (), None
+
+    def upload_size(self, key: str, upload: str) -> int:  # noqa: ARG002  as of StoreClient
+        return 0
 
     def size(self, key: str) -> int:
         return self.status(key).size

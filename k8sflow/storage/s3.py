@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import AccessError, K8sflowError, OutageError, StorageError
@@ -44,11 +45,11 @@ from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, TAKEN, UNDE
 
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
-_TRIES = 8
+_TRIES, _REPLACED_TRIES = 8, 3
 _PART_PAUSES_SECONDS = (0.3, 1.0)
-_REPLACED_TRIES = 3
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MOST_DELETED = 1000
+_Result = TypeVar("_Result")
 
 
 class S3Store:
@@ -117,9 +118,8 @@ class S3Store:
 
     def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
         """Pickles the address only: connections and credentials belong to their process."""
-        return functools.partial(
-            S3Store, self.url, endpoint=self.endpoint, region=self.region, options=self.options
-        ), ()
+        arguments: Any = {"endpoint": self.endpoint, "region": self.region, "options": self.options}
+        return functools.partial(S3Store, self.url, **arguments), ()
 
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
@@ -144,7 +144,7 @@ class S3Store:
             return content
 
     def tail(self, key: str, start: int, most: int | None = None) -> bytes:
-        """The log's bytes from an offset on, by a range request for each of its objects."""
+        """The log's bytes from an offset on, by a range request for each object."""
         return read_log(self._rest, key, start, most)
 
     @patient
@@ -310,6 +310,12 @@ class S3Store:
             for found in page.prefixes:
                 yield found.rstrip("/").rpartition("/")[2]
 
+    @patient
+    def request(self, key: str, call: Callable[[StoreClient, str], _Result]) -> _Result:
+        """Calls a function with the client and the key in the bucket; its errors are those of the store."""
+        with self._translated(key):
+            return call(self._client, self.prefix + key)
+
     def open_log(self, key: str) -> S3Log:
         """A log that is written again as it grows."""
         return S3Log(self, key)
@@ -384,7 +390,7 @@ class S3Store:
 
 
 def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> StoreClient:
-    """The client for a bucket: the simplest that can do it."""
+    """The simplest client for a bucket."""
     if scheme != "s3":
         return clouds.client(scheme, bucket, endpoint or "", S3Store.parallel_reads, options.ca_bundle)
     if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads, os.environ, options):

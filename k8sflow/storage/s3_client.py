@@ -114,6 +114,21 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Upload:
+    """An upload in parts that was not ended.
+
+    Args:
+        key: The key of its object.
+        name: Its id.
+        age: The seconds since it was started, by the server's clock.
+    """
+
+    key: str
+    name: str
+    age: float
+
+
+@dataclass(frozen=True)
 class Page:
     """A page of a listing.
 
@@ -165,6 +180,12 @@ class StoreClient(Protocol):
 
     def abandon_upload(self, key: str, upload: str) -> None:
         """Deletes the parts of an upload."""
+
+    def uploads(self, prefix: str, token: str = "") -> tuple[Sequence[Upload], str | None]:
+        """Uploads below a prefix that were not ended; the token of the request for the next ones, or None."""
+
+    def upload_size(self, key: str, upload: str) -> int:
+        """The number of bytes that the parts of an upload have."""
 
     def size(self, key: str) -> int:
         """The size of an object."""
