@@ -1,13 +1,16 @@
-"""Tokens for Azure's storage: of a workload identity, or of the machine's managed identity.
+"""Tokens for Azure's storage: of a workload identity, of a person who has logged in, or of a managed identity.
 
 Azure's webhook gives pods with a workload identity a file with a token of Kubernetes, and the variables that say where
 it is exchanged (https://azure.github.io/azure-workload-identity/docs/topics/language-specific-examples/azure-identity-sdk.html).
-Machines have a metadata server (https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token).
+A person has ``az login``; its program makes the tokens, since its files are encrypted on some systems. Machines have a
+metadata server (https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -27,9 +30,11 @@ _METADATA = "http://169.254.169.254"
 # The metadata server is on this machine, or nowhere.
 _METADATA_SECONDS = 5
 _SECONDS = 30
+_LOGIN = "azureProfile.json"
 _ADVICE = (
-    "Set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING; in pods, name a Secret with "
-    "the last one in the setting credentials, or bind the service account to an identity of Azure (workload identity)."
+    "Run `az login`, or set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING; in pods, "
+    "name a Secret with the last one in the setting credentials, or bind the service account to an identity of Azure "
+    "(workload identity)."
 )
 
 
@@ -41,6 +46,9 @@ def find(environment: Mapping[str, str]) -> Callable[[], Token]:
     """
     if environment.get(_FILE):
         return _Identity(environment).token
+    folder = environment.get("AZURE_CONFIG_DIR") or Path(environment.get("HOME") or "/", ".azure")
+    if Path(folder, _LOGIN).is_file() and (program := shutil.which("az", path=environment.get("PATH"))):
+        return lambda: _of_person(program, environment)
     return _Machine(environment).token
 
 
@@ -109,6 +117,26 @@ class _Machine:
             ) from error
         self._has_answered = True
         return found
+
+
+def _of_person(program: str, environment: Mapping[str, str]) -> Token:
+    """A token for the user who has logged in with Azure's command line.
+
+    Raises:
+        AccessError: The login has ended.
+    """
+    command = [program, "account", "get-access-token", "--resource", _RESOURCE, "--output", "json"]
+    try:
+        done = subprocess.run(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise OutageError(f"`az account get-access-token` gives no token: {error}.") from error
+    if done.returncode == 0:
+        document = json.loads(done.stdout)
+        return Token(document["accessToken"], float(document["expires_on"]))
+    said = done.stderr.decode("utf-8", "replace").strip()[-300:]
+    raise AccessError(f"`az account get-access-token` gives no token: {said}", advice="Run `az login` again.")
 
 
 def _failed(error: Exception, who: str) -> AccessError | OutageError:

@@ -21,7 +21,7 @@ HEAD = "from k8sflow import FlowSpec, parallel_map, resources, step\n"
 FLOW = """
     import os
 
-    class Elsewhere(FlowSpec):
+    class F(FlowSpec):
         @resources(cpu=0.05, memory=150)
         @step
         def start(self):
@@ -83,7 +83,7 @@ def test_pods_keep_everything_in_a_bucket_of_google(
     assert f"total 14 [{70 << 20}, 0, 0]" in resumed.text
     monkeypatch.setenv(EMULATOR_OF_GOOGLE, emulator)
     store = open_store(bucket)
-    assert not [key for key in store.list_keys("Elsewhere/") if ".part-" in key]
+    assert not [key for key in store.list_keys("F/") if ".part-" in key]
     store.close()
 
 

@@ -225,6 +225,34 @@ def test_a_pod_exchanges_the_token_of_its_service_account(
         found.page("a/")
 
 
+@pytest.fixture
+def az(tmp_path: Path) -> dict[str, str]:
+    """Install a command line of Azure whose user has logged in; the variables by which it is found."""
+    (tmp_path / ".azure").mkdir()
+    (tmp_path / ".azure/azureProfile.json").write_text("{}")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/az"
+    program.write_text(
+        '#!/bin/sh\nif [ -e "$HOME/ended" ]; then echo "Please run: az login" >&2; exit 1; fi\n'
+        f'echo \'{{"accessToken": "mine", "expires_on": {time.time() + 60:.0f}}}\'; echo "$@" >>"$HOME/asked"\n'
+    )
+    program.chmod(0o755)
+    return {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+
+
+def test_a_person_logs_in_once(
+    azure: Azure, client: Callable[..., AzureClient], az: dict[str, str], tmp_path: Path
+) -> None:
+    found = client(**az)
+    found.page("a/")
+    assert azure.used == ["Bearer mine"]
+    asked = (tmp_path / "asked").read_text()
+    assert asked == "account get-access-token --resource https://storage.azure.com/ --output json\n"
+    (tmp_path / "ended").touch()
+    with pytest.raises(AccessError, match="gives no token: Please run: az login"):
+        client(**az).page("a/")
+
+
 def test_a_revoked_token_is_replaced(azure: Azure, client: Callable[..., AzureClient]) -> None:
     found = client()
     found.page("a/")
