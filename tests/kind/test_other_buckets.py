@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,12 +74,13 @@ def test_pods_keep_everything_in_a_bucket_of_google(
         "K8SFLOW_CREDENTIALS": credentials,
     }
     file = write_flow(tmp_path, FLOW, head=HEAD)
-    done = namespace.command(str(file), "run", "--run-id", "g1", *KUBERNETES, **own).wait(240)
+    run = f"g{secrets.token_hex(6)}"
+    done = namespace.command(str(file), "run", "--run-id", run, *KUBERNETES, **own).wait(240)
     assert done.code == 0, done.text
     assert f"total 14 [{70 << 20}, 0, 0]" in done.text
     assert f"key {key if credentials != 'service-account' else 'none'}" in done.text
 
-    resumed = namespace.command(str(file), "resume", "--origin-run-id", "g1", "join", **own).wait(120)
+    resumed = namespace.command(str(file), "resume", "--origin-run-id", run, "join", **own).wait(120)
     assert resumed.code == 0, resumed.text
     assert f"total 14 [{70 << 20}, 0, 0]" in resumed.text
     monkeypatch.setenv(EMULATOR_OF_GOOGLE, emulator)
