@@ -31,13 +31,14 @@ class Settings:
     """All settings. Each comes from the environment (``K8SFLOW_<KEY>``), else from the file, else from its default.
 
     Args:
-        root: Where the runs of this machine are kept: a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``; None
-            for the nearest ``.k8sflow`` in the working folder or above it. A relative path is resolved against the
-            folder in which the process was started or, if it is in a file, against that file's folder.
-        bucket: ``name`` or ``name/prefix`` of the S3 bucket of runs on Kubernetes; None for that of ``root``, if it is
-            one.
+        root: Where the runs of this machine are kept: a folder, ``s3://bucket/prefix`` (also with ``gs://`` or
+            ``az://``); None for the nearest ``.k8sflow`` in the working folder or above it. A relative path starts in
+            the folder in which the process was started or, if it is in a file, in that file's folder.
+        bucket: ``name`` or ``name/prefix`` of the S3 bucket of runs on Kubernetes, or its URL (``gs://``, ``az://``);
+            None for that of ``root``, if it is one.
         credentials: Where pods get the keys of the bucket: ``secret:NAME``, a Secret in the run's namespace with
-            AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ``service-account``, the cloud's workload identity.
+            AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (``gs://``: key.json, a service account's key; ``az://``:
+            AZURE_STORAGE_CONNECTION_STRING), or ``service-account``, the cloud's workload identity.
         endpoint: URL of the S3 server as this machine reaches it; None for AWS.
         in_cluster_endpoint: URL of the S3 server as pods reach it; None if it is the same.
         region: Region of the bucket.
@@ -139,6 +140,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.root:
             roots.checked(self.root, _ROOT)
+        if self.bucket:
+            roots.checked(self.bucket, "the setting bucket (K8SFLOW_BUCKET)")
         s3_options.check(self)
         kind, _, name = self.credentials.partition(":")
         if self.credentials != "service-account" and (kind != "secret" or not name):
@@ -237,6 +240,16 @@ class Settings:
         """Name of the Secret with the bucket's keys, or None for workload identity."""
         return self.credentials.partition(":")[2] or None
 
+    @property
+    def bucket_url(self) -> str | None:
+        """URL of the bucket of runs on Kubernetes, or None if there is none."""
+        return roots.url_of(self.bucket) if self.bucket else None
+
+    @property
+    def s3_bucket(self) -> str | None:
+        """``name`` or ``name/prefix`` of this bucket if it is one of S3."""
+        return None if "://" in (self.bucket or "") else self.bucket
+
     def in_cluster(self) -> Settings:
         """The same settings, as a pod has to use them."""
         return replace(
@@ -298,11 +311,11 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
     if bundle := environment.get(variable("s3_ca_bundle")):
         values["s3_ca_bundle"] = str(Path(working or started.FOLDER or "/") / bundle)
     if datastore := environment.get(DATASTORE):  # the only store: runs on Kubernetes are not kept elsewhere
-        if found := roots.datastore([datastore], lambda: values.get("root", ""), working):
-            values["root"] = found
+        if named := roots.datastore([datastore], lambda: values.get("root", ""), working):
+            values["root"] = named
         values.pop("bucket", None)
-    if "bucket" not in values and roots.is_of_s3(values.get("root", "")):
-        values["bucket"] = roots.bucket_of(values["root"])
+    if roots.is_bucket(found := values.get("bucket") or values.get("root") or ""):
+        values["bucket"] = roots.bucket_of(found)
     return Settings(**values)
 
 

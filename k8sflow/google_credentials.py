@@ -1,12 +1,13 @@
 """Access tokens for Google Cloud, from where Google's own tools find them.
 
 https://cloud.google.com/docs/authentication/application-default-credentials has the order. A pod gets its tokens from
-the metadata server, and a person's come from ``gcloud auth application-default login``: both need nothing but the
-standard library. Other kinds of credentials need the package google-auth.
+the metadata server or with the key of a service account, and a person's come from ``gcloud auth application-default
+login``: all need nothing but the standard library. Other kinds of credentials need the package google-auth.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import urllib.error
@@ -20,6 +21,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from k8sflow.errors import AccessError, OutageError
+from k8sflow.http_dates import seconds_ahead
+from k8sflow.rsa_signature import RsaKey
 
 _FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 STORAGE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -31,6 +34,8 @@ _METADATA_SECONDS = 5
 _SECONDS = 30
 # A token is replaced this long before its end, so that no request is sent with one that ends on the way.
 _EARLY_SECONDS = 120
+_ASSERTED_SECONDS = 3600
+_TOLERATED_SKEW_SECONDS = 60
 _ADVICE = (
     f"Run `gcloud auth application-default login`, or name a file with credentials in {_FILE}; in pods, bind the "
     "service account to one of Google's (workload identity)."
@@ -86,6 +91,8 @@ def find(environment: Mapping[str, str], scope: str = STORAGE) -> Callable[[], T
         raise AccessError(f"{found} has no credentials of Google: {error}.", advice=_ADVICE) from error
     if kind == "authorized_user":
         return lambda: _of_person(document, found)
+    if kind == "service_account":
+        return _ServiceAccount(document, found, scope).token
     return _by_package(found, kind, scope)
 
 
@@ -131,25 +138,99 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
+class _ServiceAccount:
+    """A service account whose key is in a file (https://developers.google.com/identity/protocols/oauth2/service-account).
+
+    Args:
+        document: The content of the file.
+        file: The file.
+        scope: What its tokens are for.
+
+    Raises:
+        AccessError: It lacks something, or its key can't be read.
+    """
+
+    def __init__(self, document: Mapping[str, Any], file: Path, scope: str) -> None:
+        self._file, self._scope = file, scope
+        self._server = str(document.get("token_uri") or _TOKENS)
+        self._ahead = 0.0  # seconds by which the server's clock is ahead of this machine's, once it has refused that
+        try:
+            self._email, self._key = str(document["client_email"]), RsaKey.of_pem(document["private_key"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise AccessError(
+                f"{file} can't be used as the key of a service account: {why}.", advice=_ADVICE
+            ) from error
+        self._header = {"alg": "RS256", "typ": "JWT", "kid": document.get("private_key_id")}
+
+    def token(self) -> Token:
+        """A new token.
+
+        Raises:
+            AccessError: Google refuses the key.
+            OutageError: Google's server can't be reached.
+        """
+        try:
+            return _asked(self._server, self._fields(), self._file)
+        except _WrongClockError as error:
+            self._ahead = error.seconds_ahead
+        return _asked(self._server, self._fields(), self._file)
+
+    def _fields(self) -> dict[str, str]:
+        now = int(time.time() + self._ahead)
+        claims = {
+            "iss": self._email,
+            "scope": self._scope,
+            "aud": self._server,
+            "iat": now,
+            "exp": now + _ASSERTED_SECONDS,
+        }
+        text = b".".join(_encoded(json.dumps(part).encode()) for part in (self._header, claims))
+        assertion = b".".join((text, _encoded(self._key.signature(text))))
+        return {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion.decode()}
+
+
+class _WrongClockError(AccessError):
+    """The server refuses what was signed, and its clock differs from this machine's."""
+
+    seconds_ahead = 0.0
+
+
+def _encoded(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
 def _of_person(document: Mapping[str, Any], file: Path) -> Token:
     """A token for the user who is logged in with gcloud."""
     try:
         fields = {name: document[name] for name in ("client_id", "client_secret", "refresh_token")}
-        body = urlencode({"grant_type": "refresh_token", **fields}).encode()
-        request = urllib.request.Request(document.get("token_uri") or _TOKENS, data=body)  # noqa: S310  as above
+    except KeyError as error:
+        raise AccessError(f"the credentials in {file} give no token: {error}.", advice=_ADVICE) from error
+    token = _asked(str(document.get("token_uri") or _TOKENS), {"grant_type": "refresh_token", **fields}, file)
+    return replace(token, quota_project=document.get("quota_project_id") or "")
+
+
+def _asked(server: str, fields: Mapping[str, str], file: Path) -> Token:
+    """Asks Google's server of tokens for one."""
+    try:
+        request = urllib.request.Request(server, data=urlencode(fields).encode())  # noqa: S310  the file is the user's
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
-            return replace(_token(answer.read()), quota_project=document.get("quota_project_id") or "")
+            return _token(answer.read())
     except (OSError, ValueError, KeyError) as error:
         if _is_outage(error):
             raise OutageError(f"Google's server of tokens can't be reached for {file}: {error}.") from error
         if not isinstance(error, urllib.error.HTTPError):
             raise AccessError(f"the credentials in {file} give no token: {error}.", advice=_ADVICE) from error
         said = error.read().decode("utf-8", "replace")[:300]
-        raise AccessError(
+        ahead = seconds_ahead(error.headers.get("Date") or "")
+        refusal = (_WrongClockError if abs(ahead) > _TOLERATED_SKEW_SECONDS else AccessError)(
             f"Google refuses the credentials in {file}: {said}",
             cause="They were revoked, or have expired.",
             advice=_ADVICE,
-        ) from error
+        )
+        if isinstance(refusal, _WrongClockError):
+            refusal.seconds_ahead = ahead
+        raise refusal from error
 
 
 def _token(answer: bytes) -> Token:
@@ -158,7 +239,7 @@ def _token(answer: bytes) -> Token:
 
 
 def _by_package(file: Path, kind: str, scope: str) -> Callable[[], Token]:
-    """Returns a function that makes tokens by google-auth, for keys of service accounts and identities of other clouds.
+    """Returns a function that makes tokens by google-auth, for identities of other clouds.
 
     Raises:
         AccessError: The package is missing, or the file can't be used.

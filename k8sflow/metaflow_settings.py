@@ -17,11 +17,11 @@ from k8sflow.user import current_user
 
 
 def _bucket(settings: Settings) -> str | None:
-    return None if settings.bucket is None else f"s3://{settings.bucket}"
+    return None if settings.s3_bucket is None else f"s3://{settings.s3_bucket}"
 
 
 def _data(settings: Settings) -> str | None:
-    return None if settings.bucket is None else f"s3://{settings.bucket}/data"
+    return None if settings.s3_bucket is None else f"s3://{settings.s3_bucket}/data"
 
 
 def _local(settings: Settings) -> str | None:
@@ -34,10 +34,16 @@ def _google(settings: Settings) -> str | None:
     return settings.root if roots.kind_of(settings.root or "") == "gs" else None
 
 
+def _azure(settings: Settings) -> str | None:
+    root = settings.root or ""
+    return root.removeprefix("az://") if roots.kind_of(root) == "azure" else None
+
+
 _VALUES: dict[str, Callable[[Settings], Any]] = {
     "BATCH_CONTAINER_IMAGE": lambda settings: settings.batch_image,
     "BATCH_JOB_QUEUE": lambda settings: settings.batch_queue,
     "DATASTORE_LOCAL_DIR": lambda _: config.ROOT_NAME,
+    "DATASTORE_SYSROOT_AZURE": _azure,
     "DATASTORE_SYSROOT_GS": _google,
     "DATASTORE_SYSROOT_LOCAL": _local,
     "DATASTORE_SYSROOT_S3": _bucket,

@@ -1,6 +1,7 @@
 """The root, in which runs are kept.
 
-The setting ``root`` and the option ``--datastore`` take a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+The setting ``root`` and the option ``--datastore`` take a folder, ``s3://bucket/prefix``, ``gs://bucket/prefix`` or
+``az://container/prefix``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from k8sflow.errors import ConfigurationError
 
 _S3 = "s3://"
 _GOOGLE = "gs://"
+_AZURE = "az://"
 SERVER_OF_GOOGLE = "https://storage.googleapis.com"
 # Requests to it need no credentials.
 EMULATOR_OF_GOOGLE = "STORAGE_EMULATOR_HOST"
@@ -26,12 +28,12 @@ _KINDS_OF_METAFLOW = frozenset({"local", "s3", "azure", "gs"})
 
 def is_bucket(root: str) -> bool:
     """True for the URL of a bucket, False for a folder."""
-    return root.startswith((_S3, _GOOGLE))
+    return root.startswith((_S3, _GOOGLE, _AZURE))
 
 
-def is_of_s3(root: str) -> bool:
-    """True for the URL of a bucket of S3."""
-    return root.startswith(_S3)
+def url_of(bucket: str) -> str:
+    """The URL of a bucket as the setting ``bucket`` names it: ``name``, ``name/prefix``, or a URL."""
+    return bucket if is_bucket(bucket) else f"{_S3}{bucket}"
 
 
 def endpoint_of_google(environment: Mapping[str, str]) -> str:
@@ -41,7 +43,7 @@ def endpoint_of_google(environment: Mapping[str, str]) -> str:
 
 
 def bucket_of(root: str) -> str:
-    """``name`` or ``name/prefix``, as in the setting ``bucket``, of the URL of a bucket of S3."""
+    """The setting ``bucket`` for the URL of a bucket: ``name`` or ``name/prefix`` of one of S3, or the URL itself."""
     return root.removeprefix(_S3)
 
 
@@ -59,18 +61,18 @@ def checked(root: str, source: str) -> str:
         return root
     if not is_bucket(root):
         kind = root.partition(":")[0]
-        is_known = kind.lower() in {"s3", "gs"}
+        is_known = kind.lower() in {"s3", "gs", "az"}
         raise ConfigurationError(
-            f"{source} is {root!r}, which is neither a folder nor a bucket of S3 or Google Cloud Storage.",
+            f"{source} is {root!r}, which is neither a folder nor a bucket of S3, Google or Azure.",
             cause=f"It has to begin with {kind.lower()}://." if is_known else f"k8sflow has no store for {kind}: URLs.",
-            advice="Use the path of a folder, s3://bucket/prefix or gs://bucket/prefix; the setting endpoint names a "
-            "server of S3 other than AWS's.",
+            advice="Use the path of a folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix; the "
+            "setting endpoint names a server of S3 other than AWS's.",
         )
     found = root.rstrip("/")
-    if not _BUCKET.fullmatch(found.partition("://")[2].partition("/")[0]) or root in {_S3, _GOOGLE}:
+    if not _BUCKET.fullmatch(found.partition("://")[2].partition("/")[0]) or root in {_S3, _GOOGLE, _AZURE}:
         raise ConfigurationError(
             f"{source} is {root!r}, which does not name a bucket.",
-            advice="Use s3://bucket or s3://bucket/prefix, or the same with gs://.",
+            advice="Use s3://bucket or s3://bucket/prefix, or the same with gs:// or az://.",
         )
     if {".", ".."} & set(found.split("/")):
         raise ConfigurationError(
@@ -107,7 +109,8 @@ def absolute(root: str, folder: Path | str | None, source: str) -> str:
 
 def kind_of(root: str) -> str:
     """Metaflow's name of a kind of store."""
-    return root.partition(":")[0] if is_bucket(root) else "local"
+    scheme = root.partition(":")[0] if is_bucket(root) else "local"
+    return "azure" if scheme == "az" else scheme
 
 
 def datastore(values: Sequence[str], root: Callable[[], str], working: Path | str | None = None) -> str | None:

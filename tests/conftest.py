@@ -17,7 +17,7 @@ from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.local_folder import nearest
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import open_store
-from tests import gcsserver, s3server
+from tests import azureserver, gcsserver, s3server
 from tests.cluster.s3 import S3Server
 
 if TYPE_CHECKING:
@@ -140,6 +140,23 @@ def gcs_store(gcs_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Obje
     store.close()
 
 
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[dict[str, str]]:
+    """Start an emulator of Azure's storage with an empty container; the variables by which it is found."""
+    with azureserver.azure_server() as variables:
+        yield variables
+
+
+@pytest.fixture
+def azure_store(azure_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """Open a store below a prefix of its own in the emulator's container."""
+    for name, value in azure_server.items():
+        monkeypatch.setenv(name, value)
+    store = open_store(f"az://{azureserver.CONTAINER}/{secrets.token_hex(4)}")
+    yield store
+    store.close()
+
+
 @pytest.fixture
 def folder_store(tmp_path: Path) -> FolderStore:
     """Open a store in a folder that doesn't exist yet."""
@@ -166,6 +183,7 @@ def shared_store(request: pytest.FixtureRequest) -> ObjectStore:
         pytest.param("s3", marks=pytest.mark.s3),
         pytest.param("boto3", marks=pytest.mark.s3),
         pytest.param("gcs", marks=pytest.mark.s3),
+        pytest.param("azure", marks=pytest.mark.s3),
     ]
 )
 def store(request: pytest.FixtureRequest) -> ObjectStore:

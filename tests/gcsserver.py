@@ -17,14 +17,18 @@ BUCKET = "tests"
 
 
 @contextmanager
-def gcs_server() -> Iterator[str]:
-    """Start it on a free port, with an empty bucket; its address, as for STORAGE_EMULATOR_HOST."""
+def gcs_server(host: str = "127.0.0.1") -> Iterator[str]:
+    """Start it on a free port, with an empty bucket; its address, as for STORAGE_EMULATOR_HOST.
+
+    Args:
+        host: The address of this machine at which it is reached.
+    """
     binary = programs.ensure(programs.FAKE_GCS_SERVER, Places.of_user()) / "fake-gcs-server"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    with socket.create_server((host, 0)) as probe:
         port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://{host}:{port}"
     process = subprocess.Popen(
-        [binary, "-backend=memory", "-scheme=http", "-host=127.0.0.1", f"-port={port}", "-log-level=error"],
+        [binary, "-backend=memory", "-scheme=http", f"-host={host}", f"-port={port}", "-log-level=error"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

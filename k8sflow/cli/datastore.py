@@ -32,7 +32,8 @@ def _option() -> click.Option:
         expose_value=False,
         is_eager=True,  # commands and completions look for runs
         callback=_use,
-        help="Keep runs in this folder, s3://bucket/prefix or gs://bucket/prefix, and look for them there.",
+        help="Keep runs in this folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, and look for "
+        "them there.",
     )
 
 

@@ -157,6 +157,9 @@ def _print(url: str, found: Collected, *, is_dry_run: bool) -> None:
         click.echo(f"  … and {len(found.runs) - _MOST_LISTED:,} more")
     click.echo(f"  {_count(len(found.runs), 'run')} {verb}, {units.size(run_bytes)} of records and output")
     click.echo(f"  {_count(found.blobs, 'blob')} of artifacts {verb}, {units.size(found.blob_bytes)}")
+    if found.uploads:
+        uploads = f"{_count(found.uploads, 'unfinished upload')} {verb}, {units.size(found.upload_bytes)}"
+        click.echo(f"  {uploads} of parts: they were started more than a day ago")
     if found.leftovers:
         click.echo(
             f"  {_count(found.leftovers, 'other object')} {verb}: remains of runs that no longer exist, and of uploads"

@@ -44,7 +44,10 @@ SAME = {
 }
 # Settings whose values are written in another way.
 _ENVIRONMENT = "DEFAULT_ENVIRONMENT"
-_OTHERWISE = ("DATASTORE_SYSROOT_GS", "DATASTORE_SYSROOT_S3", "DEFAULT_DATASTORE", "S3_SERVER_SIDE_ENCRYPTION")
+_OTHERWISE = (
+    *("DATASTORE_SYSROOT_AZURE", "DATASTORE_SYSROOT_GS", "DATASTORE_SYSROOT_S3", "DEFAULT_DATASTORE"),
+    "S3_SERVER_SIDE_ENCRYPTION",
+)
 # Values that hold here anyway.
 _HOLDS = {"DEFAULT_METADATA": "local", "DEFAULT_ENVIRONMENT": "local", "DEFAULT_DATASTORE": "local"}
 _SCHEME, _SCHEME_OF_GOOGLE = "s3://", "gs://"
@@ -99,6 +102,8 @@ def translated(document: Mapping[str, Any]) -> Imported:
         elif key == _ENVIRONMENT and value in config.ENVIRONMENTS:
             if value != _HOLDS[key]:  # where @pypi is refused there, it has its environment here
                 found.settings["default_environment"] = value
+        elif key == "AZURE_STORAGE_BLOB_SERVICE_ENDPOINT":
+            found.left[variable] = "it is the variable AZURE_STORAGE_SERVICE_ENDPOINT, which Azure's tools read too"
         elif key not in _OTHERWISE and _HOLDS.get(key) != value:
             found.left[variable] = "k8sflow has no such setting"
     _take_store(document, found)
@@ -122,5 +127,10 @@ def _take_store(document: Mapping[str, Any], found: Imported) -> None:
         found.settings["root"] = google.rstrip("/")
     elif google is not None:
         found.left[f"{_PREFIX}DATASTORE_SYSROOT_GS"] = f"{google!r} is not the URL of the default datastore"
-    if not isinstance(kind, str) or kind not in {"local", "s3", "gs"}:
-        found.left[f"{_PREFIX}DEFAULT_DATASTORE"] = f"k8sflow keeps runs in folders, s3:// and gs://, not in {kind!r}"
+    azure = document.get(f"{_PREFIX}DATASTORE_SYSROOT_AZURE")  # without a scheme: container/prefix
+    if kind == "azure" and isinstance(azure, str):
+        found.settings["root"] = f"az://{azure.strip('/')}"
+    elif azure is not None:
+        found.left[f"{_PREFIX}DATASTORE_SYSROOT_AZURE"] = f"{azure!r} is not the container of the default datastore"
+    if not isinstance(kind, str) or kind not in {"local", "s3", "gs", "azure"}:
+        found.left[f"{_PREFIX}DEFAULT_DATASTORE"] = f"k8sflow keeps runs in folders and buckets, not in {kind!r}"

@@ -29,6 +29,7 @@ def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:
     run = {
         # Without the run's label, by which the driver finds and deletes the Jobs and pods of tasks.
         "labels": {
+            **flowruns.bucket_keys(spec).labels(),
             labels.MANAGED_BY: "k8sflow",
             labels.FLOW: label_value(spec["flow"]),
             flowruns.COMPONENT: flowruns.DRIVER_COMPONENT,
@@ -74,7 +75,7 @@ def _pod_spec(flowrun: Manifest, policy: Policy) -> Manifest:
         "enableServiceLinks": False,
         "securityContext": pod_security(DEFAULT_USER),
         "containers": [_container(flowrun, policy)],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *flowruns.bucket_keys(flowrun["spec"]).volumes()],
     }
     if policy.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in policy.image_pull_secrets]
@@ -91,7 +92,7 @@ def _container(flowrun: Manifest, policy: Policy) -> Manifest:
         "workingDir": _TMP,
         "env": _environment(flowrun, policy),
         "resources": _resources(driver.get("resources") or {}, policy),
-        "volumeMounts": [{"name": "tmp", "mountPath": _TMP}],
+        "volumeMounts": [{"name": "tmp", "mountPath": _TMP}, *flowruns.bucket_keys(flowrun["spec"]).mounts()],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -120,7 +121,7 @@ def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
         flowruns.OPTIONS_VARIABLE: ",".join(policy.task_options),
         **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),
     }
-    return variables(plain, flowruns.credentials_secret(flowrun["spec"]))
+    return variables(plain, flowruns.bucket_keys(flowrun["spec"]))
 
 
 def _resources(requested: Manifest, policy: Policy) -> Manifest:

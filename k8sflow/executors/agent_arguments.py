@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k8sflow import config, metaflow_modules, s3_options
+from k8sflow import bucket_servers, config, metaflow_modules, s3_options
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
 from k8sflow.storage.records import RunRecord
@@ -37,9 +37,10 @@ def environment(settings: Settings, record: RunRecord | None = None) -> dict[str
         record: The run, whose tasks may import k8sflow under Metaflow's name; None for no run.
     """
     inside = settings.in_cluster().to_environment()
+    address = bucket_servers.inside(settings)
+    server = {bucket_servers.variable(settings.bucket_url): address} if address else {}
     keys = (
         "bucket",
-        "endpoint",
         "region",
         *s3_options.SETTINGS,
         "storage_patience_seconds",
@@ -49,4 +50,4 @@ def environment(settings: Settings, record: RunRecord | None = None) -> dict[str
         "log_limit_mb",
     )
     hook = {metaflow_modules.VARIABLE: "1"} if record is not None and record.as_metaflow else {}
-    return {**{name: inside[name] for name in map(config.variable, keys) if name in inside}, **hook}
+    return {**{name: inside[name] for name in map(config.variable, keys) if name in inside}, **server, **hook}

@@ -7,6 +7,7 @@ import re
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from k8sflow import bucket_servers, config
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError
 from k8sflow.kubernetes.api import KubernetesApi
@@ -18,10 +19,12 @@ _PORTS = {"http": 80, "https": 443}
 
 async def check_address(api: KubernetesApi, settings: Settings) -> list[Finding]:
     """The findings about the endpoint of pods: this machine itself, or a Service that doesn't exist."""
-    key = "in_cluster_endpoint" if settings.in_cluster_endpoint else "endpoint"
-    endpoint = settings.in_cluster().endpoint
+    endpoint = bucket_servers.inside(settings)
     if endpoint is None:
-        return []  # AWS
+        return []  # the cloud's own
+    key = "in_cluster_endpoint" if settings.in_cluster_endpoint else "endpoint"
+    if (variable := bucket_servers.variable(settings.bucket_url)) != config.variable("endpoint"):
+        key = variable
     try:
         parts = urlsplit(endpoint)
         host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
@@ -55,6 +58,9 @@ async def _check_service(
 
 
 def _finding(key: str, endpoint: str, cause: str) -> Finding:
+    if key.isupper():
+        advice = f"Set {key} to an address that pods can reach too."
+        return Finding(f"pods can't reach the bucket at {endpoint} (variable {key}).", cause, advice)
     return Finding(
         f"pods can't reach the bucket at {endpoint} (setting {key}).",
         cause,

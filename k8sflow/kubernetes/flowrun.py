@@ -16,14 +16,15 @@ Its schema is in charts/k8sflow/crds; only this module knows its shape in Python
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
-from k8sflow import s3_options
+from k8sflow import bucket_servers, roots, s3_options
 from k8sflow.config import Settings, variable
 from k8sflow.kubernetes import labels, names
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.storage.records import RunRecord
 
@@ -118,7 +119,7 @@ def flowrun_manifest(record: RunRecord, settings: Settings, namespace: str, stor
         record: The run's record; it names a code package.
         settings: The settings that the run was started with.
         namespace: Namespace of the run.
-        store_url: ``s3://bucket/prefix`` with the run's records.
+        store_url: URL of the bucket with the run's records.
     """
     return {
         "apiVersion": API_VERSION,
@@ -133,7 +134,7 @@ def flowrun_manifest(record: RunRecord, settings: Settings, namespace: str, stor
             "flow": record.flow,
             "run": record.run,
             "code": {"store": store_url, "package": record.package},
-            "settings": _settings_document(settings.in_cluster()),
+            "settings": _settings_document(replace(settings.in_cluster(), endpoint=bucket_servers.inside(settings))),
         },
     }
 
@@ -142,16 +143,20 @@ def environment(spec: Mapping[str, Any], namespace: str) -> dict[str, str]:
     """The environment variables that give the driver the settings that the run was started with."""
     carried = spec.get("settings") or {}
     values = {variable(key): str(carried[camel_case(key)]) for key in CARRIED_SETTINGS if carried.get(camel_case(key))}
+    store = str(spec["code"]["store"])
+    endpoint = values.pop(variable("endpoint"), None)
     return {
         **values,
-        variable("bucket"): str(spec["code"]["store"]).removeprefix("s3://"),
+        **({bucket_servers.variable(store): endpoint} if endpoint else {}),
+        variable("bucket"): roots.bucket_of(store),
         variable("kubernetes_namespace"): namespace,
     }
 
 
-def credentials_secret(spec: Mapping[str, Any]) -> str | None:
-    """Name of the Secret with the keys of the bucket, or None for workload identity."""
-    return Settings(credentials=(spec.get("settings") or {}).get("credentials") or "service-account").credentials_secret
+def bucket_keys(spec: Mapping[str, Any]) -> BucketKeys:
+    """The source of the keys of the bucket in pods."""
+    credentials = (spec.get("settings") or {}).get("credentials") or "service-account"
+    return BucketKeys.of(Settings(credentials=credentials, bucket=roots.bucket_of(str(spec["code"]["store"]))))
 
 
 def owner_reference(flowrun: Manifest, *, is_controller: bool = False) -> Manifest:

@@ -14,6 +14,7 @@ from typing import Any
 
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import labels
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.pod import pod, pod_labels
 from k8sflow.task.batch import TaskBatch
@@ -37,7 +38,7 @@ class TaskJob:
         service: The Service of pods that run together; empty for others.
         owner: The ownerReference of the run's owner, or None.
         environment: Environment variables of the container; those of the options and k8sflow's own are added.
-        credentials_secret: Secret with the keys of the bucket, or None for workload identity.
+        keys: Where the pod has the keys of the bucket.
         ttl_seconds: How long the finished Job is kept for inspection.
     """
 
@@ -52,7 +53,7 @@ class TaskJob:
     service: str = ""
     owner: Mapping[str, Any] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    credentials_secret: str | None = None
+    keys: BucketKeys = field(default_factory=BucketKeys)
     ttl_seconds: int = DEFAULT_TTL_SECONDS
 
     @property

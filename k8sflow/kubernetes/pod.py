@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from k8sflow.flow.decorators.pod_options import DEFAULT_TMPFS_PATH, RUNTIME_FOLDER, WORK_FOLDER, PodOptions
 from k8sflow.flow.decorators.pod_parsers import GPU_MODEL_LABELS, GPU_RESOURCES
 from k8sflow.kubernetes import labels, pod_template
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.volumes import RUNTIME, volumes
 from k8sflow.task.host.launch import agent_words
@@ -28,7 +29,6 @@ DEFAULT_USER = 65532
 DEFAULT_DEADLINE_SECONDS = 5 * 24 * 3600
 GRACE_SECONDS = 5
 _COPIED_RUNTIME = "/runtime"
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _ORDINARY_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
@@ -49,7 +49,7 @@ def pod(job: TaskJob) -> Manifest:
 def pod_labels(job: TaskJob) -> dict[str, str]:
     """The labels of the Job and the pod."""
     together = labels.TOGETHER_LABELS if job.service else {}
-    return {**(job.options.labels or {}), **labels.task_labels(job.tasks), **together}
+    return {**job.keys.labels(), **(job.options.labels or {}), **labels.task_labels(job.tasks), **together}
 
 
 def pod_annotations(job: TaskJob) -> dict[str, str]:
@@ -66,12 +66,11 @@ def literal(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def variables(values: Mapping[str, str], credentials_secret: str | None) -> list[Manifest]:
-    """Environment variables of a container: literal values, and the keys of the bucket from a Secret."""
-    keys = CREDENTIALS if credentials_secret is not None else ()
+def variables(values: Mapping[str, str], keys: BucketKeys) -> list[Manifest]:
+    """Environment variables of a container: literal values, and those by which it finds the keys of the bucket."""
     return [
         *({"name": name, "value": literal(value)} for name, value in values.items()),
-        *({"name": key, "valueFrom": {"secretKeyRef": {"name": credentials_secret, "key": key}}} for key in keys),
+        *(variable for variable in keys.variables() if variable["name"] not in values),
     ]
 
 
@@ -117,7 +116,10 @@ def _spec(job: TaskJob) -> Manifest:
         "enableServiceLinks": False,
         "securityContext": pod_security(DEFAULT_USER if options.run_as_user is None else options.run_as_user),
         "containers": [_task_container(job, copies_runtime=copies_runtime)],
-        "volumes": [volume.volume() for volume in volumes(options, copies_runtime=copies_runtime)],
+        "volumes": [
+            *(volume.volume() for volume in volumes(options, copies_runtime=copies_runtime)),
+            *job.keys.volumes(),
+        ],
     }
     if copies_runtime:
         spec["initContainers"] = [_runtime_container(job)]
@@ -184,7 +186,10 @@ def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
         "workingDir": WORK_FOLDER,
         "env": _environment(job),
         "resources": resource_requirements(options),
-        "volumeMounts": [volume.mount() for volume in volumes(options, copies_runtime=copies_runtime)],
+        "volumeMounts": [
+            *(volume.mount() for volume in volumes(options, copies_runtime=copies_runtime)),
+            *job.keys.mounts(),
+        ],
         "securityContext": _container_security(options),
         # The agent writes its result there; if the container can't run it, the end of the log says why.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -225,7 +230,7 @@ def _environment(job: TaskJob) -> list[Manifest]:
     if (path := plain.pop("PYTHONPATH", None)) is not None:
         plain[USERS_PYTHONPATH] = path
     return [
-        *variables(plain, job.credentials_secret),
+        *variables(plain, job.keys),
         # A divisor of 1 rounds up to whole cores: a task that requests 500m sees one.
         {"name": "K8SFLOW_CPUS", "valueFrom": _resource("requests.cpu")},
         {"name": "K8SFLOW_MEMORY_BYTES", "valueFrom": _resource("limits.memory")},

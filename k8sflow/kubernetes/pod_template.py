@@ -61,6 +61,9 @@ _OURS = {
     r"spec/(containers/task|initContainers/k8sflow-runtime)/\$patch": "No task runs without it",
     r"spec/initContainers/k8sflow-runtime/.*": "It copies k8sflow's runtime into the pod",
     r"spec/volumes/runtime/.*": "The runtime of k8sflow is there",
+    r"spec/volumes/bucket-key/.*|spec/containers/task/volumeMounts/~1var~1run~1secrets~1k8sflow.dev": (
+        "The key of the run's bucket is there"
+    ),
 }
 _NOT_NULL = re.compile(
     r"spec(/(containers|initContainers|volumes|containers/task/(env|volumeMounts)))?|metadata(/\w+)?"

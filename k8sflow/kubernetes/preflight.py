@@ -14,12 +14,13 @@ from k8sflow.flow.decorators.image_name import mistake
 from k8sflow.kubernetes.admission import check_admission
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.bucket_address import check_address
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.findings import Finding, as_error, of_steps
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.node_fit import check_nodes
-from k8sflow.kubernetes.pod import CREDENTIALS, pod
+from k8sflow.kubernetes.pod import pod
 from k8sflow.kubernetes.queue import check_queues
 from k8sflow.kubernetes.references import Reference, check_references, references
 from k8sflow.kubernetes.server_check import check_pods, version_of
@@ -124,9 +125,10 @@ async def inspect(
 
 def _references(settings: Settings, pods: Mapping[str, Manifest]) -> dict[str, set[Reference]]:
     """The objects that the steps' pods refer to, and those that the settings name."""
-    secret = settings.credentials_secret
-    of_settings = {Reference("secrets", secret, key) for key in CREDENTIALS} if secret is not None else set()
-    of_steps = {step: references(template["spec"]) - of_settings for step, template in pods.items()}
+    keys = BucketKeys.of(settings)
+    of_settings = {Reference("secrets", keys.secret or "", name) for name in keys.names}
+    known = of_settings | ({Reference("secrets", keys.secret)} if keys.secret is not None and keys.volumes() else set())
+    of_steps = {step: references(template["spec"]) - known for step, template in pods.items()}
     return {"the setting credentials": of_settings, **of_steps}
 
 

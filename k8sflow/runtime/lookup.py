@@ -194,10 +194,10 @@ def stores_in(settings: Settings, roots: Iterable[str], patience: Patience | Non
 
     Args:
         settings: The settings.
-        roots: Folders of this machine, or ``s3://bucket/prefix``.
+        roots: Folders of this machine, or URLs of buckets.
         patience: How long calls wait for a bucket that can't be reached.
     """
-    urls = [*roots, *([f"s3://{settings.bucket}"] if settings.bucket else [])]
+    urls = [*roots, *([settings.bucket_url] if settings.bucket_url else [])]
     return [store_of(settings, url, patience) for url in dict.fromkeys(url.rstrip("/") or url for url in urls)]
 
 

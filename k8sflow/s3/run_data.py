@@ -80,7 +80,7 @@ def _base(bucket: str | None, prefix: str | None) -> str:
     else:
         raise ConfigurationError(
             "S3(run=…) needs a bucket for the data of runs, and none is set.",
-            cause="The runs of this machine are kept in a folder, which S3 does not use.",
+            cause="Runs are kept in a folder, or in a bucket of another kind, which S3 does not use.",
             advice=f"Set {config.variable('bucket')}=name (or bucket in {FILE_NAME}), and for a server other "
             f"than AWS {config.variable('endpoint')}; or write S3(run=self, bucket='name').",
         )
@@ -90,4 +90,4 @@ def _base(bucket: str | None, prefix: str | None) -> str:
 
 def _name_of_bucket(found: config.Settings) -> str | None:
     """The bucket of the store: that for pods, or else that of runs on this machine."""
-    return found.bucket or (found.root if (found.root or "").startswith("s3://") else None)
+    return found.s3_bucket or (found.root if (found.root or "").startswith("s3://") else None)

@@ -27,6 +27,7 @@ from k8sflow.storage.lease import FolderLease, folder_lease_of, lease_of
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord, dump
 from k8sflow.storage.run_store import MARKS, RUNS, SPINS, RunStore
+from k8sflow.storage.stale_uploads import end_stale_uploads
 from k8sflow.storage.sweep import OLD_MARK_SECONDS, Collected, Sweep, each_of, index_of
 
 _ENDED_LONG_AGO_SECONDS = _STARTING_SECONDS = 24 * 3600.0
@@ -109,6 +110,7 @@ class GarbageCollector:
         else:
             deleted = self._delete_runs(list(chosen.values()))
             Sweep(self._store, self._found, self._me, is_dry_run=self._is_dry_run).run(deleted, indexed)
+            end_stale_uploads(self._store, self._found, is_dry_run=self._is_dry_run)
             return self._found
         finally:
             for lease in leases:

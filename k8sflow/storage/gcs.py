@@ -20,7 +20,8 @@ from urllib.parse import quote, urlencode
 
 from k8sflow.errors import AccessError, ConfigurationError, K8sflowError, OutageError
 from k8sflow.google_credentials import Token, find
-from k8sflow.roots import EMULATOR_OF_GOOGLE, SERVER_OF_GOOGLE, endpoint_of_google
+from k8sflow.http_dates import seconds_of
+from k8sflow.roots import EMULATOR_OF_GOOGLE, SERVER_OF_GOOGLE
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     NO_HEADERS,
@@ -30,9 +31,10 @@ from k8sflow.storage.s3_client import (
     Page,
     RefusedError,
     Status,
+    Upload,
 )
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
-from k8sflow.storage.s3_errors import age_of, seconds_of
+from k8sflow.storage.s3_errors import age_of
 from k8sflow.storage.s3_http import again
 
 _BINARY = "application/octet-stream"
@@ -54,10 +56,11 @@ _CODES: Mapping[int, str] = {
 
 
 class GcsClient:
-    """The requests to a bucket, as ``S3Client``.
+    """The requests to a bucket, as ``StoreClient``.
 
     Args:
         bucket: The bucket.
+        endpoint: URL of the server.
         connections: How many are kept open.
         environment: The environment, which says where credentials are.
         ca_bundle: As of ``S3Options``.
@@ -70,11 +73,11 @@ class GcsClient:
     def __init__(
         self,
         bucket: str,
+        endpoint: str,
         connections: int,
         environment: Mapping[str, str] = os.environ,
         ca_bundle: str | None = None,
     ) -> None:
-        endpoint = endpoint_of_google(environment)
         try:
             self._server = ConnectionPool(endpoint, connections, ca_bundle)
         except ValueError as error:
@@ -102,14 +105,14 @@ class GcsClient:
             raise RefusedError("PreconditionFailed", HTTPStatus.PRECONDITION_FAILED, "the object was replaced")
         return HttpReading(answer)
 
-    def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
-        self._insert(key, [body], is_new=is_new, kind=headers.get("content-type", _BINARY))
+    def write(self, key: str, body: Buffer, *, is_new: bool = False) -> None:
+        self._insert(key, [body], is_new=is_new)
 
-    def _insert(self, key: str, body: Sequence[Buffer], *, is_new: bool = False, kind: str = _BINARY) -> None:
+    def _insert(self, key: str, body: Sequence[Buffer], *, is_new: bool = False) -> None:
         query = urlencode({"uploadType": "media", "name": key, **(_NEW if is_new else {})}, quote_via=quote)
-        self._call("POST", f"/upload/storage/v1/b/{self._name}/o?{query}", {"content-type": kind}, body)
+        self._call("POST", f"/upload/storage/v1/b/{self._name}/o?{query}", {"content-type": _BINARY}, body)
 
-    def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:  # noqa: ARG002  as of S3Client
+    def begin_upload(self, key: str) -> str:  # noqa: ARG002  as of StoreClient
         return uuid.uuid4().hex
 
     def upload_part(self, key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
@@ -117,7 +120,7 @@ class GcsClient:
         self._insert(part, body)
         return part
 
-    def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool = False) -> None:
+    def end_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
         """Composes the parts, in several rounds if they are many, and deletes them."""
         made = list(etags)
         names = made
@@ -129,32 +132,32 @@ class GcsClient:
             made += names
             with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
                 list(pool.map(self._compose, names, groups))
-        self._compose(key, names, is_new=is_new)
+        self._compose(key, names)
         with contextlib.suppress(RefusedError, NoAnswerError, K8sflowError):  # gc deletes what remains
             self.delete(made)
 
-    def _compose(self, key: str, names: Sequence[str], *, is_new: bool = False) -> None:
+    def _compose(self, key: str, names: Sequence[str]) -> None:
         document = {"sourceObjects": [{"name": name} for name in names], "destination": {"contentType": _BINARY}}
-        url = self._object(key, _NEW if is_new else {}, "/compose")
+        url = self._object(key, action="/compose")
         self._call("POST", url, {"content-type": _JSON}, [json.dumps(document).encode()], is_slow=True)
 
     def abandon_upload(self, key: str, upload: str) -> None:
         page = self.page(f"{key}{_PART}{upload}-")
         self.delete(page.keys)
 
+    def uploads(self, prefix: str, token: str = "") -> tuple[Sequence[Upload], str | None]:  # noqa: ARG002  as of StoreClient
+        """As ``StoreClient``; their parts are objects."""
+        return (), None
+
+    def upload_size(self, key: str, upload: str) -> int:  # noqa: ARG002  as of StoreClient
+        return 0
+
     def size(self, key: str) -> int:
         return self.status(key).size
 
-    def info(self, key: str) -> Mapping[str, str]:
-        return {name: str(value) for name, value in self._described(key)[1].items()}
-
     def status(self, key: str) -> Status:
-        answer, document = self._described(key)
-        return _status(document, seconds_of(answer.date))
-
-    def _described(self, key: str) -> tuple[Answer, dict[str, Any]]:
-        answer, body = self._call("GET", self._object(key, {"fields": "size,timeCreated,generation"}))
-        return answer, json.loads(body)
+        answer, body = self._call("GET", self._object(key, {"fields": "size,timeCreated"}))
+        return _status(json.loads(body), seconds_of(answer.date))
 
     def delete(self, keys: Sequence[str]) -> str:
         with ThreadPoolExecutor(self._connections) as pool:
@@ -187,7 +190,7 @@ class GcsClient:
         )
 
     def renew(self) -> bool:
-        """As ``S3Client``; tokens are renewed before they end."""
+        """As ``StoreClient``; tokens are renewed before they end."""
         return False
 
     def close(self) -> None:

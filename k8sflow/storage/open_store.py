@@ -38,7 +38,7 @@ def open_store(
     patience: Patience | None = None,
     options: S3Options | None = None,
 ) -> ObjectStore:
-    """The store at a URL: ``s3://bucket/prefix``, ``gs://bucket/prefix``, or the path of a folder.
+    """The store at a URL: ``s3://bucket/prefix``, the same with ``gs://`` or ``az://``, or the path of a folder.
 
     Args:
         url: Where the store is.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from k8sflow import config
+from k8sflow import bucket_servers, config
 from k8sflow.errors import K8sflowError, ObjectNotFoundError
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import store_of
@@ -113,7 +113,7 @@ def main() -> int:
     settings = config.load(Path("/"), os.environ)
     found = []
     try:
-        store = store_of(settings, f"s3://{settings.bucket}")
+        store = store_of(settings, settings.bucket_url or "")
         found = list(trials(store))
         store.close()
     except K8sflowError as error:
@@ -127,8 +127,8 @@ def main() -> int:
 
 
 def server_url(settings: config.Settings) -> str:
-    """The URL of the S3 server."""
-    return settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
+    """The URL of the bucket's server."""
+    return bucket_servers.outside(settings) or f"https://s3.{settings.region}.amazonaws.com"
 
 
 def _tried(name: str, step: Callable[[], object]) -> Trial:

@@ -1,4 +1,4 @@
-"""An object store in a bucket: of S3, or of Google Cloud Storage, whose client answers as S3 does."""
+"""An object store in a bucket: of S3, or of Google or Azure, whose clients answer as S3 does."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import AccessError, K8sflowError, OutageError, StorageError
 from k8sflow.outages import Report
-from k8sflow.roots import endpoint_of_google
 from k8sflow.s3_options import S3Options
+from k8sflow.storage import clouds
 from k8sflow.storage.objects import Buffer, ObjectInfo
 from k8sflow.storage.patience import Patience, drop_frames, patient
 from k8sflow.storage.s3_client import (
@@ -27,7 +28,7 @@ from k8sflow.storage.s3_client import (
     NoKeysError,
     Page,
     RefusedError,
-    S3Client,
+    StoreClient,
 )
 from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log, read_log
@@ -40,22 +41,22 @@ from k8sflow.storage.s3_parts import (
     same_version,
     slices,
 )
-from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, OF_GOOGLE, OF_S3, TAKEN, UNDECIDED, Translation
+from k8sflow.storage.s3_translation import NO_SUCH_RANGE, NOT_FOUND, TAKEN, UNDECIDED, Translation
 
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
-_TRIES = 8
+_TRIES, _REPLACED_TRIES = 8, 3
 _PART_PAUSES_SECONDS = (0.3, 1.0)
-_REPLACED_TRIES = 3
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MOST_DELETED = 1000
+_Result = TypeVar("_Result")
 
 
 class S3Store:
     """Objects in a bucket; calls wait while the server can't be reached.
 
     Args:
-        url: ``s3://bucket`` or ``s3://bucket/prefix``, or the same with ``gs://``.
+        url: ``s3://bucket`` or ``s3://bucket/prefix``, or the same with ``gs://`` or ``az://``.
         endpoint: URL of the server of S3; None for AWS.
         region: Region of the bucket.
         patience: How long calls wait for the server.
@@ -79,19 +80,19 @@ class S3Store:
         self.scheme, _, path = url.partition("://")
         self.bucket, _, prefix = path.strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
-        self.endpoint = endpoint = endpoint if self.scheme == "s3" else endpoint_of_google(os.environ)
+        self.endpoint = endpoint = clouds.endpoint_of(self.scheme, endpoint)
         self.region = region
         self._server = endpoint or "AWS S3"
         self._patience = patience or Patience()
         self.options = options or S3Options()
         self._opened = _client(self.bucket, endpoint, region, self.options, self.scheme)
-        self._translation = Translation(self.bucket, endpoint, OF_S3 if self.scheme == "s3" else OF_GOOGLE)
+        self._translation = Translation(self.bucket, endpoint, clouds.HINTS[self.scheme])
         self._process = os.getpid()
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
 
     @property
     def url(self) -> str:
-        """``s3://bucket/prefix``, or with ``gs://``."""
+        """``s3://bucket/prefix``, or with ``gs://`` or ``az://``."""
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
@@ -101,7 +102,7 @@ class S3Store:
         return self._patience
 
     @property
-    def _client(self) -> S3Client:
+    def _client(self) -> StoreClient:
         self._renew_after_fork()
         return self._opened
 
@@ -117,9 +118,8 @@ class S3Store:
 
     def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
         """Pickles the address only: connections and credentials belong to their process."""
-        return functools.partial(
-            S3Store, self.url, endpoint=self.endpoint, region=self.region, options=self.options
-        ), ()
+        arguments: Any = {"endpoint": self.endpoint, "region": self.region, "options": self.options}
+        return functools.partial(S3Store, self.url, **arguments), ()
 
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
@@ -144,7 +144,7 @@ class S3Store:
             return content
 
     def tail(self, key: str, start: int, most: int | None = None) -> bytes:
-        """The log's bytes from an offset on, by a range request for each of its objects."""
+        """The log's bytes from an offset on, by a range request for each object."""
         return read_log(self._rest, key, start, most)
 
     @patient
@@ -310,6 +310,12 @@ class S3Store:
             for found in page.prefixes:
                 yield found.rstrip("/").rpartition("/")[2]
 
+    @patient
+    def request(self, key: str, call: Callable[[StoreClient, str], _Result]) -> _Result:
+        """Calls a function with the client and the key in the bucket; its errors are those of the store."""
+        with self._translated(key):
+            return call(self._client, self.prefix + key)
+
     def open_log(self, key: str) -> S3Log:
         """A log that is written again as it grows."""
         return S3Log(self, key)
@@ -383,12 +389,10 @@ class S3Store:
         return self._translation.of(self._client, f"{self.url}/{key}".rstrip("/"))
 
 
-def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> S3Client:
-    """The client for a bucket: the simplest that can do it."""
-    if scheme == "gs":
-        from k8sflow.storage.gcs import GcsClient  # noqa: PLC0415  only where it is used
-
-        return GcsClient(bucket, S3Store.parallel_reads, os.environ, options.ca_bundle)
+def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> StoreClient:
+    """The simplest client for a bucket."""
+    if scheme != "s3":
+        return clouds.client(scheme, bucket, endpoint or "", S3Store.parallel_reads, options.ca_bundle)
     if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads, os.environ, options):
         return client
     from k8sflow.storage.s3_boto import BotoClient  # noqa: PLC0415  boto3 is loaded where it is needed

@@ -31,6 +31,7 @@ from botocore.session import Session as BotocoreSession
 from botocore.session import get_session
 
 from k8sflow.errors import ConfigurationError
+from k8sflow.http_dates import seconds_of
 from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
@@ -47,8 +48,9 @@ from k8sflow.storage.s3_client import (
     Page,
     RefusedError,
     Status,
+    Upload,
 )
-from k8sflow.storage.s3_errors import seconds_of, why_unreachable
+from k8sflow.storage.s3_errors import why_unreachable
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -118,6 +120,22 @@ class BotoClient:
     def abandon_upload(self, key: str, upload: str) -> None:
         with _translated():
             self._client().abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
+
+    def uploads(self, prefix: str, token: str = "") -> tuple[Sequence[Upload], str | None]:
+        options: dict[str, Any] = {"KeyMarker": token} if token else {}
+        with _translated():
+            page = self._client().list_multipart_uploads(Bucket=self._bucket, Prefix=prefix, **options)
+        now = _now(page)
+        found = [
+            Upload(each["Key"], each["UploadId"], now - each["Initiated"].timestamp())
+            for each in page.get("Uploads", [])
+        ]
+        return found, page["NextKeyMarker"] if page.get("IsTruncated") else None
+
+    def upload_size(self, key: str, upload: str) -> int:
+        with _translated():
+            pages = self._client().get_paginator("list_parts").paginate(Bucket=self._bucket, Key=key, UploadId=upload)
+            return sum(part["Size"] for page in pages for part in page.get("Parts", []))
 
     def size(self, key: str) -> int:
         return int(self.info(key).get("content-length", 0))

@@ -114,6 +114,21 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Upload:
+    """An upload in parts that was not ended.
+
+    Args:
+        key: The key of its object.
+        name: Its id.
+        age: The seconds since it was started, by the server's clock.
+    """
+
+    key: str
+    name: str
+    age: float
+
+
+@dataclass(frozen=True)
 class Page:
     """A page of a listing.
 
@@ -130,8 +145,8 @@ class Page:
     statuses: Sequence[Status] = ()
 
 
-class S3Client(Protocol):
-    """The requests to one bucket.
+class StoreClient(Protocol):
+    """The requests of a store to one bucket.
 
     All raise RefusedError, NoAnswerError and NoKeysError, after a few tries where another one may help.
     """
@@ -145,30 +160,32 @@ class S3Client(Protocol):
             etag: The version that it must have; empty for any.
         """
 
-    def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def write(self, key: str, body: Buffer, *, is_new: bool = False) -> None:
         """Writes an object.
 
         Args:
             key: Its key.
             body: Its bytes.
             is_new: Whether it is only written if the key is not taken (``If-None-Match: *``).
-            headers: ``CONTENT_TYPE``, ``ENCRYPTION`` and names that begin with ``METADATA``.
         """
 
-    def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
-        """Begins to write an object in parts, with ``headers`` as for ``write``; the upload's id."""
+    def begin_upload(self, key: str) -> str:
+        """Begins to write an object in parts; the upload's id."""
 
     def upload_part(self, key: str, upload: str, number: int, body: Sequence[Buffer]) -> str:
         """Writes a part of an upload, in pieces, numbered from 1; its ETag, which the upload's end needs."""
 
-    def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool = False) -> None:
-        """Makes the parts of an upload an object; ``is_new`` as for ``write``."""
+    def end_upload(self, key: str, upload: str, etags: Sequence[str]) -> None:
+        """Makes the parts of an upload an object."""
 
     def abandon_upload(self, key: str, upload: str) -> None:
         """Deletes the parts of an upload."""
 
-    def info(self, key: str) -> Mapping[str, str]:
-        """The headers of an object (``HEAD``); the names are in lower case."""
+    def uploads(self, prefix: str, token: str = "") -> tuple[Sequence[Upload], str | None]:
+        """Uploads below a prefix that were not ended; the token of the request for the next ones, or None."""
+
+    def upload_size(self, key: str, upload: str) -> int:
+        """The number of bytes that the parts of an upload have."""
 
     def size(self, key: str) -> int:
         """The size of an object."""
@@ -187,3 +204,19 @@ class S3Client(Protocol):
 
     def close(self) -> None:
         """Closes the connections."""
+
+
+class S3Client(StoreClient, Protocol):
+    """The requests to a bucket of S3, those of users included."""
+
+    def write(self, key: str, body: Buffer, *, is_new: bool = False, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """As of a store, with ``headers``: ``CONTENT_TYPE``, ``ENCRYPTION`` and names that begin with ``METADATA``."""
+
+    def begin_upload(self, key: str, headers: Mapping[str, str] = NO_HEADERS) -> str:
+        """As of a store, with ``headers`` as for ``write``."""
+
+    def end_upload(self, key: str, upload: str, etags: Sequence[str], *, is_new: bool = False) -> None:
+        """As of a store, with ``is_new`` as for ``write``."""
+
+    def info(self, key: str) -> Mapping[str, str]:
+        """The headers of an object (``HEAD``); the names are in lower case."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import socket
-import time
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from k8sflow.errors import AccessError, ConfigurationError
+from k8sflow.http_dates import seconds_ahead
 
 _TOLERATED_SKEW_SECONDS = 900
 _TOO_SKEWED = "RequestTimeTooSkewed"
@@ -100,23 +99,6 @@ def is_of_clock(code: str, date: str, ahead: float = 0.0) -> bool:
         ahead: The seconds that were added to this machine's time for the signature.
     """
     return code in {_TOO_SKEWED, "403"} and abs(seconds_ahead(date) - ahead) > _TOLERATED_SKEW_SECONDS
-
-
-def seconds_ahead(date: str) -> float:
-    """The seconds by which a server's time is ahead of this machine's; not a number if the date can't be read."""
-    try:
-        here = datetime.fromtimestamp(time.time(), timezone.utc)
-        return (parsedate_to_datetime(date) - here).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a zone
-        return math.nan
-
-
-def seconds_of(date: str) -> float:
-    """The time in a header such as ``Date``, in seconds since 1970; not a number if it can't be read."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError):
-        return math.nan
 
 
 def age_of(written: str, now: float) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_plus
 
 from k8sflow.debug_log import DebugLog
+from k8sflow.http_dates import seconds_ahead, seconds_of
 from k8sflow.jitter import JITTER
 from k8sflow.s3_options import REQUESTER_PAYS, S3Options
 from k8sflow.storage.objects import Buffer
@@ -29,9 +30,10 @@ from k8sflow.storage.s3_client import (
     Page,
     RefusedError,
     Status,
+    Upload,
 )
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
-from k8sflow.storage.s3_errors import age_of, is_of_clock, seconds_ahead, seconds_of
+from k8sflow.storage.s3_errors import age_of, is_of_clock
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 
 if TYPE_CHECKING:
@@ -171,6 +173,27 @@ class HttpClient:
 
     def abandon_upload(self, key: str, upload: str) -> None:
         self._call("DELETE", key, {"uploadId": upload})
+
+    def uploads(self, prefix: str, token: str = "") -> tuple[Sequence[Upload], str | None]:
+        # Without the marker of uploads, which versitygw refuses: others of the last key are left to the next time.
+        query = {"uploads": "", "prefix": prefix, **({"key-marker": token} if token else {})}
+        answer, body = self._call("GET", "", query)
+        document, now = _parsed(body), seconds_of(answer.date)
+        found = []
+        for each in document.iterfind("{*}Upload"):
+            key, name, started = (each.findtext(f"{{*}}{tag}") or "" for tag in ("Key", "UploadId", "Initiated"))
+            found.append(Upload(key, name, age_of(started, now)))
+        is_more = document.findtext("{*}IsTruncated") == "true"
+        return found, document.findtext("{*}NextKeyMarker") if is_more else None
+
+    def upload_size(self, key: str, upload: str) -> int:
+        size, marker = 0, "0"
+        while marker:
+            document = _parsed(self._call("GET", key, {"uploadId": upload, "part-number-marker": marker})[1])
+            size += sum(int(part.findtext("{*}Size") or 0) for part in document.iterfind("{*}Part"))
+            is_more = document.findtext("{*}IsTruncated") == "true"
+            marker = document.findtext("{*}NextPartNumberMarker") or "" if is_more else ""
+        return size
 
     def size(self, key: str) -> int:
         return self._head(key).size or 0

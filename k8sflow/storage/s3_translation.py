@@ -19,7 +19,7 @@ from k8sflow.errors import (
     UnreachableError,
 )
 from k8sflow.storage import s3_errors
-from k8sflow.storage.s3_client import NoAnswerError, NoKeysError, RefusedError, S3Client
+from k8sflow.storage.s3_client import NoAnswerError, NoKeysError, RefusedError, StoreClient
 
 NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
 NO_SUCH_RANGE = {"416", "InvalidRange"}
@@ -62,6 +62,14 @@ OF_GOOGLE = Hints(
 )
 
 
+OF_AZURE = Hints(
+    endpoint="Check the network, and the name of the account in AZURE_STORAGE_ACCOUNT or "
+    "AZURE_STORAGE_CONNECTION_STRING.",
+    bucket="Create the container, or correct its name in --datastore or the setting root (K8SFLOW_ROOT).",
+    region="",
+)
+
+
 class Translation:
     """Translates the errors of the requests to one bucket.
 
@@ -77,7 +85,7 @@ class Translation:
         self._hints = hints
 
     @contextlib.contextmanager
-    def of(self, client: S3Client, url: str) -> Iterator[None]:
+    def of(self, client: StoreClient, url: str) -> Iterator[None]:
         """Translates what a block raises.
 
         Args:

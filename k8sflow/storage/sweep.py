@@ -36,6 +36,8 @@ class Collected:
         blob_bytes: Their size.
         young_blobs: The number of unreferenced blobs that a later gc will delete: they are younger than a day.
         young_bytes: Their size.
+        uploads: The number of uploads in parts that nobody ended (storage/stale_uploads.py).
+        upload_bytes: The size of their parts.
         leftovers: The number of other objects: index entries and remains of runs that no longer exist.
         needed: The selected runs that are kept, and why.
         problem: Why nothing, or no blob, of the flow was deleted; empty if there was no problem.
@@ -47,6 +49,8 @@ class Collected:
     blob_bytes: int = 0
     young_blobs: int = 0
     young_bytes: int = 0
+    uploads: int = 0
+    upload_bytes: int = 0
     leftovers: int = 0
     needed: dict[str, str] = field(default_factory=dict)
     problem: str = ""

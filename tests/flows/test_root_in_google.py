@@ -35,7 +35,7 @@ def test_all_commands_work(file: Path, gcs_server: str, gcs_store: ObjectStore, 
     assert not list(tmp_path.rglob(".k8sflow"))
 
 
-def test_pods_need_a_bucket_of_s3(file: Path) -> None:
-    done = run_flow(file, "--with", "kubernetes", "--datastore", "gs://bucket/prefix")
+def test_jobs_of_aws_batch_need_a_bucket_of_s3(file: Path) -> None:
+    done = run_flow(file, "--with", "batch", "--datastore", "gs://bucket/prefix")
     assert done.returncode == 1
-    assert "needs a bucket of S3, and none is set: gs://bucket/prefix is a bucket of another kind." in done.stderr
+    assert "a run on AWS Batch needs a bucket of S3, and the one that is set is gs://bucket/prefix." in done.stderr

@@ -22,13 +22,13 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     with ExitStack() as stack:
 
         def mounted(*options: str) -> Path:
-            return stack.enter_context(_tmpfs(tmp_path / ".k8sflow", ",".join(options)))
+            return stack.enter_context(tmpfs(tmp_path / ".k8sflow", ",".join(options)))
 
         yield mounted
 
 
 @contextmanager
-def _tmpfs(folder: Path, options: str) -> Iterator[Path]:
+def tmpfs(folder: Path, options: str) -> Iterator[Path]:
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:

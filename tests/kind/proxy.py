@@ -64,7 +64,7 @@ def commit_proxy(namespace: Namespace, *, before: set[str], after: set[str]) -> 
     """A running proxy, and its URL for pods."""
     proxy = CommitProxy(namespace.environment["K8SFLOW_ENDPOINT"], before, after)
     handler = type("Handler", (_Handler,), {"proxy": proxy})
-    server = ThreadingHTTPServer((_address_towards(address_of_node(namespace)), 0), handler)
+    server = ThreadingHTTPServer((address_towards(address_of_node(namespace)), 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def _address_towards(host: str) -> str:
+def address_towards(host: str) -> str:
     """This machine's address in the network of another one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 80))

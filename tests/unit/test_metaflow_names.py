@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import k8sflow
-from k8sflow import absent, exception, metaflow_modules, toml
+from k8sflow import absent, exception, metaflow_modules, metaflow_settings, toml
 from k8sflow.errors import ConfigurationError, K8sflowError
 from k8sflow.integrations import ArgoEvent
 
@@ -65,6 +65,13 @@ def test_a_root_in_google_cloud_storage_is_not_a_folder(monkeypatch: pytest.Monk
     wanted = ("DEFAULT_DATASTORE", "DATASTORE_SYSROOT_GS", "DATASTORE_SYSROOT_LOCAL")
     exec(f"from k8sflow.metaflow_config import {', '.join(wanted)}", names)
     assert [names[name] for name in wanted] == ["gs", "gs://bucket/prefix", None]
+
+
+def test_a_root_in_azure_is_written_as_metaflow_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K8SFLOW_ROOT", "az://container/prefix")
+    wanted = ("DEFAULT_DATASTORE", "DATASTORE_SYSROOT_AZURE", "DATASTORE_SYSROOT_GS", "DATASTORE_SYSROOT_S3")
+    found = [getattr(metaflow_settings, name) for name in wanted]
+    assert found == ["azure", "container/prefix", None, None]
 
 
 def test_functions_of_metaflows_util(monkeypatch: pytest.MonkeyPatch) -> None:

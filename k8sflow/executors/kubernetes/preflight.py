@@ -64,6 +64,7 @@ def sample_job(flow: str, step: str, options: PodOptions, settings: Settings) ->
     """A Job of a step under a name that no run has."""
     from k8sflow.executors.agent_arguments import environment  # noqa: PLC0415  as above
     from k8sflow.executors.kubernetes.submission import job_name  # noqa: PLC0415  as above
+    from k8sflow.kubernetes.bucket_keys import BucketKeys  # noqa: PLC0415  as above
     from k8sflow.kubernetes.job import TaskJob  # noqa: PLC0415  as above
     from k8sflow.kubernetes.pod import agent_command  # noqa: PLC0415  as above
 
@@ -76,5 +77,5 @@ def sample_job(flow: str, step: str, options: PodOptions, settings: Settings) ->
         runtime_image=settings.kubernetes_runtime_image,
         command=agent_command(options),
         environment=environment(settings),
-        credentials_secret=settings.credentials_secret,
+        keys=BucketKeys.of(settings),
     )

@@ -9,6 +9,7 @@ from k8sflow.executors.agent_arguments import environment, task_arguments
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import names
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.pod import agent_command
 from k8sflow.task.batch import TaskBatch
@@ -48,7 +49,7 @@ def task_job(
         service=service,
         owner=owner,
         environment=environment(settings, context.record),
-        credentials_secret=settings.credentials_secret,
+        keys=BucketKeys.of(settings),
         ttl_seconds=settings.job_ttl_seconds,
     )
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from k8sflow.flow.decorators.parsers import SecretValueError
 
 # Every object that holds them could be read by anyone who may list Jobs, and so could the run's record.
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+KEYS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+)
 # Set in each pod by its Job or its agent.
 _OF_THE_POD = (
     "K8SFLOW_CPUS",

@@ -8,6 +8,7 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, KubernetesError
+from k8sflow.executors.bucket import server_of
 from k8sflow.executors.kubernetes.preflight import sample_job
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.image_name import mistake
@@ -16,9 +17,10 @@ from k8sflow.kubernetes import flowrun
 from k8sflow.kubernetes.admission import check_admission
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.bucket_address import check_address
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.findings import Finding
 from k8sflow.kubernetes.job import TaskJob
-from k8sflow.kubernetes.pod import CREDENTIALS, pod
+from k8sflow.kubernetes.pod import pod
 from k8sflow.kubernetes.preflight import (
     OWNER_PERMISSIONS,
     PERMISSIONS,
@@ -90,22 +92,21 @@ async def _namespace(api: KubernetesApi, namespace: str) -> str:
 
 async def _named(api: KubernetesApi, settings: Settings) -> list[ChecklistRow]:
     """The Secret with its keys, the service account, the images and the pods' endpoint, as the settings name them."""
-    namespace, secret, account = (
+    namespace, keys, account = (
         settings.kubernetes_namespace,
-        settings.credentials_secret,
+        BucketKeys.of(settings),
         settings.kubernetes_service_account,
     )
+    secret = keys.secret
     rows = []
     if secret is None:
         rows.append(SECTION.ok("bucket keys", "from the service account (workload identity)"))
     else:
-        wanted = {Reference("secrets", secret, key) for key in CREDENTIALS}
+        wanted = {Reference("secrets", secret, key) for key in keys.names}
         findings = await check_references(api, namespace, {"the setting credentials": wanted})
         may = await is_allowed(api, namespace, Permission("", "secrets", ("get",)), "get")
         text = (
-            f"Secret {secret} has {' and '.join(CREDENTIALS)}"
-            if may
-            else f"Secret {secret}, which may not be read here"
+            f"Secret {secret} has {' and '.join(keys.names)}" if may else f"Secret {secret}, which may not be read here"
         )
         rows += SECTION.of("bucket keys", findings, text)
     if account is not None:
@@ -118,7 +119,7 @@ async def _named(api: KubernetesApi, settings: Settings) -> list[ChecklistRow]:
         if (why := mistake(image))
     ]
     rows += SECTION.of("image names", wrong, "could exist; the pod below shows whether they do")
-    inside = settings.in_cluster().endpoint or "AWS S3"
+    inside = server_of(settings, in_cluster=True)
     rows += SECTION.of("pods' endpoint", await check_address(api, settings), inside)
     return rows
 

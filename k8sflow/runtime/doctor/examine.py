@@ -9,7 +9,7 @@ from pathlib import Path
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
-from k8sflow.executors.bucket import open_bucket
+from k8sflow.executors.bucket import open_bucket, server_of
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.kubernetes.preflight import PATIENCE_SECONDS
@@ -77,15 +77,13 @@ def _bucket(settings: Settings) -> Iterator[ChecklistRow]:
     except K8sflowError as error:
         yield _BUCKET.failed(title, error)
         return
-    yield from _rows(
-        title, f"{store.url} at {settings.endpoint or 'AWS S3'}", [*trials(store), skew(server_url(settings))]
-    )
+    yield from _rows(title, f"{store.url} at {server_of(settings)}", [*trials(store), skew(server_url(settings))])
     store.close()
 
 
 async def _in_pod(access: ClusterAccess, settings: Settings, timeout_seconds: float) -> list[ChecklistRow]:
-    title, inside = "from a pod", settings.in_cluster()
-    where = f"s3://{settings.bucket} at {inside.endpoint or 'AWS S3'}"
+    title = "from a pod"
+    where = f"{settings.bucket_url} at {server_of(settings, in_cluster=True)}"
     async with KubernetesApi(access, patience_seconds=PATIENCE_SECONDS) as api:
         try:
             return list(_rows(title, where, await trials_in_pod(api, settings, timeout_seconds)))

@@ -88,6 +88,20 @@ def test_a_bucket_of_google_becomes_the_root(kind: str, root: object, settings: 
     assert bool(found.left) != bool(settings)
 
 
+@pytest.mark.parametrize(
+    ("kind", "root", "settings"),
+    [("azure", "lake/x/", {"root": "az://lake/x"}), ("s3", "lake", {}), ("azure", 3, {})],
+)
+def test_a_container_of_azure_becomes_the_root(kind: str, root: object, settings: dict[str, str]) -> None:
+    """If it is the default."""
+    key = "METAFLOW_AZURE_STORAGE_BLOB_SERVICE_ENDPOINT"
+    known = {"METAFLOW_DEFAULT_DATASTORE": kind, "METAFLOW_DATASTORE_SYSROOT_AZURE": root}
+    found = metaflow_profile.translated({**known, key: "https://acc.blob.core.windows.net"})
+    assert found.settings == settings
+    assert "AZURE_STORAGE_SERVICE_ENDPOINT" in found.left.pop(key)
+    assert bool(found.left) != bool(settings)
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", "3"])
 def test_a_file_that_is_none_is_reported(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)

@@ -45,7 +45,7 @@ def test_the_metadata_is_the_url_of_the_store(tmp_path: Path) -> None:
     assert [run.id for run in Flow("F")] == ["a"]
 
 
-@pytest.mark.parametrize("place", ["gs://", "az://bucket", "s3:/bucket", "s3://"])
+@pytest.mark.parametrize("place", ["gs://", "abfs://bucket", "s3:/bucket", "s3://"])
 def test_a_url_that_names_no_bucket_is_refused(place: str) -> None:
     """It is not a folder of this name either."""
     with pytest.raises(ConfigurationError, match=re.escape(f"metadata() is {place!r}")):

@@ -65,6 +65,11 @@ def test_a_detached_run_fits_the_schema() -> None:
     assert problems(MANIFEST["spec"], SCHEMA["properties"]["spec"]) == []
 
 
+@pytest.mark.parametrize("store", ["s3://bucket/team", "gs://bucket_1/team", "az://container"])
+def test_a_run_in_a_bucket_of_each_cloud_fits_the_schema(store: str) -> None:
+    assert problems(flowrun_manifest(RECORD, SETTINGS, "lab", store)["spec"], SCHEMA["properties"]["spec"]) == []
+
+
 def test_the_settings_of_the_schema_are_those_that_are_carried() -> None:
     known = SCHEMA["properties"]["spec"]["properties"]["settings"]["properties"]
     assert sorted(known) == sorted(map(camel_case, CARRIED_SETTINGS))

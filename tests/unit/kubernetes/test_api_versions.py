@@ -10,6 +10,7 @@ import pytest
 from k8sflow.controller.driver_job import driver_job
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes import server_check
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.preflight import OLDEST_VERSION
 from k8sflow.task.batch import TaskBatch
@@ -32,7 +33,7 @@ JOB = TaskJob(
     command=("python3",),
     owner={"apiVersion": "v1", "kind": "ConfigMap", "name": "demo", "uid": "1"},
     environment={"K8SFLOW_BUCKET": "b"},
-    credentials_secret="keys",
+    keys=BucketKeys("keys"),
 )
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RUNTIME_FOLDER, PodOptions, merge
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.pod import agent_command
 from k8sflow.task.batch import TaskBatch
@@ -178,7 +179,7 @@ def test_the_container_gets_its_number_of_gpus() -> None:
 
 
 def test_keys_come_from_the_secret_and_are_not_in_the_manifest() -> None:
-    manifest = job_manifest(replace(JOB, credentials_secret="bucket-keys"))
+    manifest = job_manifest(replace(JOB, keys=BucketKeys("bucket-keys")))
     environment = environment_of(manifest)
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert environment[key] == {"secretKeyRef": {"name": "bucket-keys", "key": key}}

@@ -14,6 +14,7 @@ from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.flow.decorators.pod_variables import KEYS, OF_THE_RUN
 from k8sflow.flow.graph import Graph
+from k8sflow.kubernetes.bucket_keys import BucketKeys
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.pod import pod
 from k8sflow.runtime.placement import Placement
@@ -148,7 +149,7 @@ def test_a_step_can_set_no_variable_that_a_pod_has_already() -> None:
     names = {*environment(settings)} - {"K8SFLOW_LOG"}
     task = TaskBatch(TaskSpec("F", "1", TaskName("start")))
     options = PodOptions(cpu="1", memory="1Gi", use_tmpfs=True, env={"PYTHONPATH": "x"})
-    job = TaskJob("job", "lab", task, options, "k8sflow:1", ("true",), credentials_secret="s3")
+    job = TaskJob("job", "lab", task, options, "k8sflow:1", ("true",), keys=BucketKeys("s3"))
     names |= {each["name"] for each in pod(job)["spec"]["containers"][0]["env"]} - {"HOME", "TMPDIR"}
     assert names <= {*OF_THE_RUN, *KEYS}
     assert {"K8SFLOW_BUCKET", "K8SFLOW_POD", "AWS_SECRET_ACCESS_KEY"} <= names

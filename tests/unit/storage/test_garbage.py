@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage import artifacts as artifacts_module
+from k8sflow.storage import s3
 from k8sflow.storage.artifacts import ArtifactStore, blob_key
 from k8sflow.storage.clones import put_commits, read_commits
 from k8sflow.storage.condemned import condemned_prefix
@@ -27,6 +29,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import MARKS, SPINS, RunStore
 from k8sflow.storage.s3 import S3Store
+from k8sflow.storage.s3_client import RefusedError
 from k8sflow.storage.sizes import size_of
 from k8sflow.storage.sweep import Collected
 from tests import s3server
@@ -512,3 +515,72 @@ def test_a_writer_that_trusts_an_old_blob_would_lose_its_value(
     assert set(aged.collect("old").runs) == {"F/old"}
     aged.run("new").commit("work", "0", Commit(0, (), {"value": ref}, started=1e9, finished=1e9))
     assert aged.store.exists(blob_key("F", ref.blob)) is not trusts
+
+
+@pytest.fixture(params=["plain", "boto3"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aged]:
+    """Open a bucket of a server whose files are here, by each client."""
+    for name, value in {**s3server.KEYS, **s3server.NO_FILES}.items():
+        monkeypatch.setenv(name, value)
+    if request.param == "boto3":
+        monkeypatch.setattr(s3, "plain_client", lambda *_: None)
+    with s3server.s3_server(tmp_path) as server:
+        store = S3Store(f"s3://{s3server.BUCKET}/p", endpoint=server.endpoint, region="us-east-1")
+        yield Aged(store, tmp_path / s3server.BUCKET)
+        store.close()
+
+
+@pytest.mark.s3
+def test_uploads_whose_writers_died_are_deleted(bucket: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of k8sflow's objects that are a day old; not those of other programs, and of writers that may be alive."""
+    run = bucket.run("r", [_large("a")])
+    client = bucket.store._client  # type: ignore[attr-defined]
+    blobs = [f"p/{blob_key('F', letter * 64)}" for letter in "abc"]
+    others = ["p/F/data/r/users", "p/G/blobs/aa/x"]
+    started = {key: client.begin_upload(key) for key in [*blobs, *others]}
+    for key, upload in started.items():
+        client.upload_part(key, upload, 1, [bytes(6 << 20)])
+        client.upload_part(key, upload, 2, [b"xyz"])
+    assert (bucket.collect().uploads, bucket.collect().upload_bytes) == (0, 0)
+    listed = type(client).uploads
+
+    def older(self: object, prefix: str, token: str = "") -> object:
+        found, following = listed(client, prefix, token)
+        return [replace(each, age=each.age + (2 * DAY if each.key != blobs[2] else 0)) for each in found], following
+
+    monkeypatch.setattr(type(client), "uploads", older)
+    planned = bucket.collect(is_dry_run=True)
+    assert (planned.uploads, planned.upload_bytes) == (2, 2 * ((6 << 20) + 3))
+    assert bucket.collect() == planned
+    assert bucket.collect().uploads == 0
+    left, token = listed(client, "p/", "")
+    assert (sorted(each.key for each in left), token) == (sorted([blobs[2], *others]), None)
+    assert all(0 <= each.age < 3600 for each in left)
+    assert run.read_commit("start", "0") is not None
+
+
+@pytest.mark.s3
+def test_a_policy_may_forbid_to_list_uploads(bucket: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All else is deleted nevertheless, and the gc says what it didn't look at."""
+    bucket.run("old", [_large("a")])
+
+    def denied(*_: object) -> object:
+        raise RefusedError("AccessDenied", 403, "")
+
+    monkeypatch.setattr(type(bucket.store._client), "uploads", denied)  # type: ignore[attr-defined]
+    found = bucket.collect("old")
+    assert list(found.runs) == ["F/old"]
+    assert "s3:ListBucketMultipartUploads" in found.needed["unfinished uploads"]
+
+
+@pytest.mark.s3
+def test_uploads_are_listed_in_pages(bucket: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = bucket.store._client  # type: ignore[attr-defined]
+    keys = [f"p/{blob_key('F', f'{number:064x}')}" for number in range(1003)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(client.begin_upload, keys))
+    first, token = client.uploads("p/F/")
+    assert token is not None
+    second, end = client.uploads("p/F/", token)
+    assert end is None
+    assert sorted(each.key for each in (*first, *second)) == sorted(keys)

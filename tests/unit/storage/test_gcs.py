@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from k8sflow import roots
 from k8sflow.errors import AccessError, BucketNotFoundError, ConfigurationError, OutageError
@@ -66,6 +73,8 @@ class Google:
     expires_in: float = 3600
     refusal: str = ""
     refusal_status: int = 400
+    ahead: float = 0.0
+    accepts: Callable[[str], bool] = lambda _: True
     listing_statuses: list[int] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
@@ -73,6 +82,8 @@ class Google:
     def token(self, sent: str) -> tuple[int, dict[str, Any]]:
         if self.refusal:
             return self.refusal_status, {"error": self.refusal}
+        if not self.accepts(sent):
+            return 400, {"error": "invalid_grant"}
         self.issued.append(sent)
         return 200, {"access_token": f"t{len(self.issued)}", "expires_in": self.expires_in}
 
@@ -104,7 +115,8 @@ def google(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Google]:
 
         def _answer(self, status: int, document: dict[str, Any]) -> None:
             body = json.dumps(document).encode()
-            self.send_response(status)
+            self.send_response_only(status)
+            self.send_header("Date", formatdate(time.time() + found.ahead, usegmt=True))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -130,7 +142,11 @@ def client(google: Google, tmp_path: Path) -> Iterator[Callable[..., GcsClient]]
 
     def make(**variables: str) -> GcsClient:
         host = google.address.removeprefix("http://")
-        made.append(GcsClient("b", 4, {"HOME": str(tmp_path), "GCE_METADATA_HOST": host, **variables}))
+        made.append(
+            GcsClient(
+                "b", roots.endpoint_of_google({}), 4, {"HOME": str(tmp_path), "GCE_METADATA_HOST": host, **variables}
+            )
+        )
         return made[-1]
 
     yield make
@@ -159,6 +175,48 @@ def test_a_person_logs_in_once(google: Google, client: Callable[..., GcsClient],
     _login(google, tmp_path)
     client().page("a/")
     assert google.issued == ["grant_type=refresh_token&client_id=c&client_secret=s&refresh_token=r"]
+
+
+def _key_of_service_account(google: Google, folder: Path, kind: str = "PKCS8") -> tuple[Path, RSAPublicKey]:
+    key = rsa.generate_private_key(65537, 2048)
+    form = serialization.PrivateFormat.PKCS8 if kind == "PKCS8" else serialization.PrivateFormat.TraditionalOpenSSL
+    text = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+    file = folder / "key.json"
+    fields = {"type": "service_account", "client_email": "k8sflow@p.test", "private_key_id": "1", "private_key": text}
+    file.write_text(json.dumps({**fields, "token_uri": f"{google.address}/token"}))
+    return file, key.public_key()
+
+
+def _claims(sent: str, key: RSAPublicKey) -> dict[str, Any]:
+    """The claims of a request for a token, whose signature is right."""
+    text, _, signature = parse_qs(sent)["assertion"][0].rpartition(".")
+    decoded = [base64.urlsafe_b64decode(f"{part}==") for part in (*text.split("."), signature)]
+    key.verify(decoded[2], text.encode(), padding.PKCS1v15(), hashes.SHA256())
+    assert json.loads(decoded[0]) == {"alg": "RS256", "typ": "JWT", "kid": "1"}
+    return dict(json.loads(decoded[1]))
+
+
+@pytest.mark.parametrize("kind", ["PKCS8", "PKCS1"])
+def test_a_service_account_signs_its_requests_for_tokens(
+    google: Google, client: Callable[..., GcsClient], tmp_path: Path, kind: str
+) -> None:
+    """Without any package, since a pod's image may have none."""
+    file, key = _key_of_service_account(google, tmp_path, kind)
+    client(GOOGLE_APPLICATION_CREDENTIALS=str(file)).page("a/")
+    claims = _claims(google.issued[0], key)
+    assert (claims["iss"], claims["aud"]) == ("k8sflow@p.test", f"{google.address}/token")
+    assert claims["exp"] - claims["iat"] == 3600
+    assert abs(claims["iat"] - time.time()) < 600
+
+
+def test_a_service_account_signs_with_the_servers_time_where_the_clocks_differ(
+    google: Google, client: Callable[..., GcsClient], tmp_path: Path
+) -> None:
+    file, key = _key_of_service_account(google, tmp_path)
+    google.ahead = 3600
+    google.accepts = lambda sent: abs(_claims(sent, key)["iat"] - time.time() - 3600) < 600
+    client(GOOGLE_APPLICATION_CREDENTIALS=str(file)).page("a/")
+    assert len(google.issued) == 1
 
 
 def test_a_token_is_replaced_before_it_ends(google: Google, client: Callable[..., GcsClient]) -> None:
@@ -215,7 +273,10 @@ def test_refused_credentials_are_named(google: Google, client: Callable[..., Gcs
         ("{", "has no credentials of Google"),
         ("[]", "has no credentials of Google"),
         ('{"type": "authorized_user"}', "give no token: 'client_id'"),
-        ('{"type": "service_account"}', "need the package google-auth|can't be used"),
+        ('{"type": "service_account"}', "can't be used as the key of a service account: it lacks 'client_email'"),
+        ('{"type": "service_account", "client_email": "a", "private_key": "x"}', "no private key in the format PEM"),
+        ('{"type": "service_account", "client_email": "a", "private_key": 1}', "can't be used as the key"),
+        ('{"type": "external_account"}', "need the package google-auth|can't be used"),
     ],
 )
 def test_a_useless_file_is_named(client: Callable[..., GcsClient], tmp_path: Path, content: str, message: str) -> None:
@@ -241,7 +302,7 @@ def test_without_any_credentials_the_error_says_where_they_may_be(
 @pytest.mark.parametrize("address", ["http://[::1", "http://host/path", "ftp://host"])
 def test_an_address_that_is_none_is_named(address: str) -> None:
     with pytest.raises(ConfigurationError, match="STORAGE_EMULATOR_HOST is "):
-        GcsClient("b", 1, {roots.EMULATOR_OF_GOOGLE: address})
+        GcsClient("b", address, 1, {})
 
 
 def test_a_proxy_is_not_ignored(google: Google, client: Callable[..., GcsClient]) -> None:

@@ -179,6 +179,10 @@ def test_odd_names_work(store: ObjectStore, key: str) -> None:
     """They can be written, read and listed."""
     if "\n" in key and not isinstance(store, FolderStore):
         key = key.replace("\n", "")  # XML 1.0 lets a server list most control characters only in a lossy way
+    if "\\" in key and store.url.startswith("az://"):
+        with pytest.raises(StorageError, match="Azure takes a backslash in a name for a slash"):
+            store.put_new(key, b"x")
+        return
     assert store.put_new(key, b"x")
     assert store.exists(key)
     assert bytes(store.get(key)) == b"x"

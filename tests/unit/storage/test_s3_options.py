@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
 
 from k8sflow.config import Settings, load
@@ -190,3 +192,27 @@ def test_headers_may_be_left_out() -> None:
     """An empty setting, or a comma at the end, is not a mistake."""
     assert headers_of(None) == headers_of("") == headers_of(" , ") == {}
     assert headers_of("x-amz-storage-class=STANDARD_IA,") == {"x-amz-storage-class": "STANDARD_IA"}
+
+
+@pytest.mark.s3
+def test_a_public_bucket_is_read_without_keys(
+    s3_server: S3Server, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only as its policy allows it."""
+    s3_server.create_bucket("public")
+    allowed = {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:ListBucket"]}
+    statement = {**allowed, "Resource": ["arn:aws:s3:::public", "arn:aws:s3:::public/*"]}
+    boto3.client("s3", endpoint_url=s3_server.endpoint, region_name="us-east-1").put_bucket_policy(
+        Bucket="public", Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    )
+    owners = store_of(Settings(endpoint=s3_server.endpoint), "s3://public/p")
+    owners.put("F/x", [b"one"])
+    owners.close()
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    store = store_of(Settings(endpoint=s3_server.endpoint, s3_anonymous="true"), "s3://public/p")
+    assert bytes(store.get("F/x")) == b"one"
+    assert list(store.list_keys("F/")) == ["F/x"]
+    with pytest.raises(AccessError):
+        store.put("F/y", [b"two"])
+    store.close()
