@@ -17,7 +17,8 @@ from k8sflow.errors import ConfigurationError
 _COMPANION_SECONDS = 60.0
 _HELP = """Show the runs in the browser: live, with the output, artifacts and cards of their tasks.
 
-The server only reads, and listens on this machine only, at an address with a random token. Needs k8sflow[ui].
+The server only reads, unless --edit-tags is given, and listens on this machine only, at an address with a random token.
+Needs k8sflow[ui].
 """
 
 
@@ -32,6 +33,11 @@ def command(scope: Scope) -> click.Command:
             is_flag=True,
             help="Allow artifacts to be loaded, when you ask for it on a page. This runs the code of their classes, "
             "with your rights: only use it if you trust everyone who can write to the store.",
+        ),
+        click.Option(
+            ["--edit-tags", "may_edit_tags"],
+            is_flag=True,
+            help="Let the tags of a run be changed on its page, where the store may be written.",
         ),
         click.Option(
             ["--exit-when-idle", "idle_minutes"],
@@ -58,6 +64,7 @@ def serve(
     port: int = 0,
     is_quiet: bool = False,
     may_unpickle: bool = False,
+    may_edit_tags: bool = False,
     idle_seconds: float | None = None,
     is_companion: bool = False,
 ) -> None:
@@ -92,7 +99,7 @@ def serve(
     elif scope.flow is not None:
         path = f"/?flow={quote(scope.flow)}"
     try:
-        server = UiServer(Ui(library, may_unpickle), port, idle_seconds, may_end)
+        server = UiServer(Ui(library, may_unpickle, may_edit_tags), port, idle_seconds, may_end)
     except OSError as error:
         raise click.ClickException(
             f"Port {port} can't be used: {error.strerror}. Choose another with --port."

@@ -2,7 +2,8 @@
 
 A page of another site can send requests to this machine, and can make its own name lead here. So a request has to have
 this server's name in its Host header, must not come from another site, and needs the cookie that the printed address
-sets. Nothing but GET and HEAD is answered. No page may load anything from elsewhere, apart from cards: they run in a
+sets. Nothing but GET and HEAD is answered, unless tags may be changed: then a form of this server's pages may do that,
+which also has a secret of its own. No page may load anything from elsewhere, apart from cards: they run in a
 sandbox, but may load what their authors wrote into them.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
@@ -28,11 +29,13 @@ _HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With no-referrer, the form of a page would not say where it comes from.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _OPEN = "/open/"
 _READING = {"GET", "HEAD"}
+_TAGS = "/tags"
 _WHO_ASKS = {"", "none", "same-origin"}
 
 
@@ -45,12 +48,14 @@ class Guard:
         token: The secret in the printed address.
         hosts: What the Host header may be: names with ports.
         cookie: The name of the cookie.
+        may_edit_tags: Whether forms that change tags are passed on.
     """
 
     app: ASGIApp
     token: str
     hosts: Collection[str]
     cookie: str
+    may_edit_tags: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or passes it to the pages."""
@@ -70,13 +75,14 @@ class Guard:
 
     def _answer(self, method: str, path: str, query: bytes, headers: Headers) -> Response | None:
         """The answer to a request that the pages don't get; None for others."""
-        if method not in _READING:
+        is_form = method == "POST" and self.may_edit_tags and path.endswith(_TAGS)
+        if method not in _READING and not is_form:
             return PlainTextResponse("This server only reads.\n", 405, {"Allow": "GET, HEAD"})
         if headers.getlist("host")[1:] or headers.get("host", "") not in self.hosts:
             return PlainTextResponse("This server has another name. Open the address that it has printed.\n", 403)
         if path.startswith(_OPEN):
             return self._opened(path.removeprefix(_OPEN), query.decode("latin-1"))
-        if headers.get("sec-fetch-site", "") not in _WHO_ASKS:
+        if headers.get("sec-fetch-site", "") not in _WHO_ASKS or (is_form and not _is_of_own_page(headers)):
             return PlainTextResponse("Another site asked for this page. Open it by its address.\n", 403)
         if not self._has_cookie(headers):
             return PlainTextResponse("Open the address that the command has printed: its token is missing.\n", 403)
@@ -91,7 +97,7 @@ class Guard:
         if not self._is_token(token):
             return PlainTextResponse("The token is wrong, or the server was started again since.\n", 403)
         target = "/" + path.lstrip("/\\")
-        answer = HTMLResponse(_leading_to(target, query))
+        answer = HTMLResponse(_leading_to(target, query), headers={"Referrer-Policy": "no-referrer"})
         answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict", path="/")
         return answer
 
@@ -101,6 +107,12 @@ class Guard:
 
     def _is_token(self, token: str) -> bool:
         return hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
+
+
+def _is_of_own_page(headers: Headers) -> bool:
+    """True if a form comes from a page of this server; every browser says so."""
+    origins = headers.getlist("origin")
+    return len(origins) == 1 and urlsplit(origins[0]).netloc == headers["host"]
 
 
 def _leading_to(target: str, query: str) -> str:

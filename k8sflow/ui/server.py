@@ -44,7 +44,7 @@ class UiServer:
         self._idle_seconds = idle_seconds
         self._may_end = may_end
         self._asked_at = time.monotonic()
-        guard = Guard(ui.application(), self.token, own_hosts(self.port), f"k8sflow-ui-{self.port}")
+        guard = Guard(ui.application(), self.token, own_hosts(self.port), f"k8sflow-ui-{self.port}", ui.may_edit_tags)
         config = uvicorn.Config(
             self._noting(guard),
             log_level="error",
