@@ -18,8 +18,10 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.usage import Usage
 from k8sflow.ui.app import Ui
 from k8sflow.ui.library import Library
-from k8sflow.ui.server import UiServer
+from k8sflow.ui.server import Reach, UiServer
 from tests.waiting import DEADLINE_SECONDS
+
+LOCAL = Reach()
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ class Reader:
 
 
 @contextmanager
-def serving(*stores: ObjectStore, may_unpickle: bool = False, may_edit_tags: bool = False) -> Iterator[Reader]:
+def serving(
+    *stores: ObjectStore, may_unpickle: bool = False, may_edit_tags: bool = False, reach: Reach = LOCAL
+) -> Iterator[Reader]:
     """Serve the pages of the runs in some stores."""
-    server = UiServer(Ui(Library(stores), may_unpickle, may_edit_tags))
+    server = UiServer(Ui(Library(stores), may_unpickle, may_edit_tags), reach=reach)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:
