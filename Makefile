@@ -13,7 +13,7 @@ THREADED := tests/unit/cards/test_figures.py tests/unit/ui
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-artifacts bench-s3 bench-kubernetes bench-wide bench-check clean
+.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release screenshots bench-local bench-parallel bench-resume bench-artifacts bench-s3 bench-kubernetes bench-wide bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ changelog-check: $(VENV)/.installed ## check that the commits since BASE have a 
 
 release: $(VENV)/.installed ## build and check wheel, sdist, chart and image (VERSION=x.y.z sets the version first)
 	$(BIN)/python -m tools.release $(if $(VERSION),--version $(VERSION))
+
+screenshots: $(VENV)/.installed ## take the pictures of docs/ui.md, of runs that this starts (about two minutes)
+	$(BIN)/python -m tools.screenshots
 
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 4 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_run.py
