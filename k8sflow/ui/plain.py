@@ -84,6 +84,16 @@ class Part:
     def __setitem__(self, key: Any, value: Any) -> None:
         self.pairs[key] = value
 
+    def __call__(self, *arguments: Any, **named: Any) -> Part:
+        """The result of a method that a part stands for, as of ``getattr(ZoneInfo, "_unpickle")("Europe/Oslo")``."""
+        found = Part(*arguments, **named)
+        found.__dict__["name"] = self.name
+        if self.name == "builtins.getattr" and len(self.arguments) == 2:  # noqa: PLR2004  a class and a name
+            owner, method = self.arguments
+            if isinstance(owner, type) and issubclass(owner, Part) and isinstance(method, str):
+                found.__dict__["name"] = f"{owner.name}.{method[:_SHORT_TEXT]}"
+        return found
+
     def __repr__(self) -> str:
         return f"<{self.name}>"
 

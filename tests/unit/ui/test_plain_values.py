@@ -18,7 +18,7 @@ from k8sflow.ui.plain_values import text_of
 ID = UUID("12345678-1234-5678-1234-567812345678")
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("protocol", [4, 5])
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -66,3 +66,19 @@ def test_values_are_shown_as_people_write_them(value: Any, text: str, protocol: 
 )
 def test_what_no_class_would_pickle_has_no_text(name: str, arguments: tuple[Any, ...], state: Any):
     assert text_of(name, arguments, state) is None
+
+
+class Shape:
+    """A class whose values are made by a method, as pickle writes that of a nested class."""
+
+    @classmethod
+    def of(cls, sides: int) -> Shape:
+        return cls()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shape.of, (4,)
+
+
+def test_a_value_that_a_method_makes_is_shown_by_its_name():
+    found = read_plain(pickle.dumps({"shape": Shape(), "rest": 1}, protocol=5), "pickle")
+    assert found == {"shape": {f"{__name__}.Shape.of": [4]}, "rest": 1}
