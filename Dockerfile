@@ -2,7 +2,7 @@
 #
 #   /opt/k8sflow   the runtime and its pure-Python dependencies, which run on Python 3.10 or newer of any image:
 #                  an init container copies it into pods of other images
-#   /opt/venv      driver and controller: k8sflow[controller]; python3 on the PATH stays the base image's
+#   /opt/venv      driver, controller and the page of runs: k8sflow[controller,ui]; python3 on the PATH stays the base image's
 #
 # BASE_IMAGE needs Python 3.11 or newer, with pip. A ca-certificates.crt beside the Dockerfile and the PIP_ arguments are
 # for networks where PyPI is reached in a special way; neither ends up in the image.
@@ -13,7 +13,8 @@ USER root
 COPY pyproject.toml /
 # the dependency lists alone, so that the layers below depend on nothing else of pyproject.toml
 RUN python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], *project['optional-dependencies']['controller'], sep='\n')" >/requirements.txt
+extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['controller'], *extras['ui'], sep='\n')" >/requirements.txt
 
 FROM ${BASE_IMAGE} AS dependencies
 USER root

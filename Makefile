@@ -13,7 +13,7 @@ THREADED := tests/unit/cards/test_figures.py tests/unit/ui
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release metaflow-names bench-local bench-parallel bench-resume bench-artifacts bench-s3 bench-kubernetes bench-wide bench-check clean
+.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release metaflow-names screenshots bench-local bench-parallel bench-resume bench-artifacts bench-s3 bench-ui bench-kubernetes bench-wide bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ release: $(VENV)/.installed ## build and check wheel, sdist, chart and image (VE
 metaflow-names: $(VENV)-bench/.installed ## write the list of Metaflow's public names, by which tests compare ours
 	$(VENV)-bench/bin/python tools/metaflow_names.py --write
 
+screenshots: $(VENV)/.installed ## take the pictures of docs/ui.md, of runs that this starts (about two minutes)
+	$(BIN)/python -m tools.screenshots
+
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 4 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_run.py
 
@@ -84,6 +87,9 @@ bench-artifacts: $(VENV)-bench/.installed ## values to a folder and to S3 agains
 
 bench-s3: $(VENV)-bench/.installed ## the users' S3 against Metaflow's and boto3, on an S3 server of this machine (about 4 minutes)
 	PYTHONPATH=. $(VENV)-bench/bin/python benchmarks/s3.py
+
+bench-ui: $(VENV)/.installed ## the pages of runs in a browser, and the price of a card (about 2 minutes)
+	PYTHONPATH=. $(BIN)/python benchmarks/ui.py
 
 bench-kubernetes: $(VENV)-bench/.installed cluster ## flows on the test cluster against Metaflow and bare Jobs (about 20 minutes)
 	eval "$$($(PYTHON) -m tests.cluster env)" && $(VENV)-bench/bin/python benchmarks/kubernetes/one_step.py

@@ -18,8 +18,10 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.usage import Usage
 from k8sflow.ui.app import Ui
 from k8sflow.ui.library import Library
-from k8sflow.ui.server import UiServer
+from k8sflow.ui.server import Reach, UiServer
 from tests.waiting import DEADLINE_SECONDS
+
+LOCAL = Reach()
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class Reader:
     def __post_init__(self) -> None:
         self.headers["Cookie"] = f"k8sflow-ui-{self.server.port}={self.server.token}"
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+    def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=DEADLINE_SECONDS)
         try:
             written = {name.replace("_", "-"): value for name, value in {**self.headers, **headers}.items()}
-            connection.request(method, path, headers=written)
+            connection.request(method, path, body, headers=written)
             answer = connection.getresponse()
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         finally:
@@ -62,9 +64,11 @@ class Reader:
 
 
 @contextmanager
-def serving(*stores: ObjectStore, may_unpickle: bool = False) -> Iterator[Reader]:
+def serving(
+    *stores: ObjectStore, may_unpickle: bool = False, may_edit_tags: bool = False, reach: Reach = LOCAL
+) -> Iterator[Reader]:
     """Serve the pages of the runs in some stores."""
-    server = UiServer(Ui(Library(stores), may_unpickle))
+    server = UiServer(Ui(Library(stores), may_unpickle, may_edit_tags), reach=reach)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

@@ -215,7 +215,7 @@ class Run:
         """The tags that people gave the run, at its start or later."""
         if self._facts is not None and self._facts.tags is not None:
             return frozenset(self._facts.tags)
-        return frozenset(self.run_store.read_tags())
+        return frozenset(self.run_store.read_tags(lambda: self.record.tags))
 
     @property
     def system_tags(self) -> frozenset[str]:

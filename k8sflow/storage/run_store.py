@@ -273,9 +273,13 @@ class RunStore:
         except ObjectNotFoundError:
             return None
 
-    def read_tags(self) -> tuple[str, ...]:
-        """The current user tags."""
-        return self._newest_tags()[1]
+    def read_tags(self, first: Callable[[], tuple[str, ...]] | None = None) -> tuple[str, ...]:
+        """The current user tags.
+
+        Args:
+            first: Returns those of ``run.json``, for a caller who has read it already.
+        """
+        return self._newest_tags(first)[1]
 
     def change_tags(self, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> tuple[str, ...]:
         """Changes the user tags and returns them; no simultaneous change is lost.
@@ -295,11 +299,11 @@ class RunStore:
                 return tags
             _log.debug("Another process has written %s. Retrying.", key)
 
-    def _newest_tags(self) -> tuple[int, tuple[str, ...]]:
+    def _newest_tags(self, first: Callable[[], tuple[str, ...]] | None = None) -> tuple[int, tuple[str, ...]]:
         """The number of the newest version of the tags, and the tags; 0 and those of run.json before any change."""
         names = [key.rpartition("/")[2] for key in self.store.list_keys(f"{self.prefix}/tags/")]
         if not names:
-            return 0, self.read().tags
+            return 0, self.read().tags if first is None else first()
         tags = self._load(f"tags/{names[-1]}", lambda document: tuple(document["tags"]))
         return int(names[-1].partition(".")[0]), tags
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,7 +20,7 @@ from k8sflow.cards.stored import Card, get_cards
 from k8sflow.client import Task
 from k8sflow.client.logs import STREAMS
 from k8sflow.drawing import svg
-from k8sflow.errors import ArtifactError, K8sflowError, NotFoundError
+from k8sflow.errors import ArtifactError, K8sflowError, NotFoundError, TagError
 from k8sflow.ui import comparison, run_view, task_view, values
 from k8sflow.ui.guard import CARD_POLICY
 from k8sflow.ui.library import STATUSES, Filter, Library, wanted
@@ -27,8 +28,15 @@ from k8sflow.ui.logs import LogFile
 from k8sflow.ui.names import checked
 from k8sflow.ui.pages import STATIC, page
 from k8sflow.ui.progress import RunReader
+from k8sflow.ui.tags import TagEditor
 
 _ROWS_OF_PAGE = 100
+# The status and the title of the page about an error.
+_REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
+    (NotFoundError, 404, "Not found"),
+    (TagError, 400, "The tags were not changed"),
+    (K8sflowError, 502, "It can't be shown"),
+)
 _MOST_FOUND_BYTES = 200
 
 
@@ -39,10 +47,17 @@ class Ui:
     Args:
         library: The runs.
         may_unpickle: Whether artifacts may be loaded, which runs the code of their classes.
+        may_edit_tags: Whether the tags of runs may be changed; nothing else is ever written.
     """
 
     library: Library
     may_unpickle: bool = False
+    may_edit_tags: bool = False
+
+    @cached_property
+    def tags(self) -> TagEditor:
+        """The forms that change tags."""
+        return TagEditor(self.library, is_on=self.may_edit_tags)
 
     def application(self) -> Starlette:
         """The pages as an ASGI application."""
@@ -54,6 +69,7 @@ class Ui:
             Route(f"{run}/state", self._state),
             Route(f"{run}/overview", self._overview),
             Route(f"{run}/code", self._code),
+            Route(f"{run}/tags", self.tags.change, methods=["POST"]),
             Route(task, self._task),
             Route(f"{task}/log", self._log),
             Route(f"{task}/find", self._find),
@@ -80,9 +96,9 @@ class Ui:
 
     def _refused(self, _: Request, error: Exception) -> Response:
         """A page about what can't be shown."""
-        is_missing = isinstance(error, NotFoundError)
-        answer = self._page("error", title="Not found" if is_missing else "It can't be shown", message=str(error))
-        answer.status_code = 404 if is_missing else 502
+        status, title = next((status, title) for kind, status, title in _REFUSALS if isinstance(error, kind))
+        answer = self._page("error", title=title, message=str(error))
+        answer.status_code = status
         return answer
 
     def _failed(self, _: Request, error: Exception) -> Response:
@@ -130,7 +146,8 @@ class Ui:
         reader = self._reader(request)
         drawn = svg.draw(reader.record.graph, is_inline=True)
         before, after = self.library.beside(reader.record.flow, reader.run.id)
-        return self._page("run", graph=drawn, before=before, after=after, **run_view.overview(reader))
+        form = self.tags.token_for(reader.run_store.store)
+        return self._page("run", graph=drawn, before=before, after=after, form=form, **run_view.overview(reader))
 
     def _overview(self, request: Request) -> Response:
         """The parts of a run's page that change while it runs, apart from those that its script draws."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -109,8 +110,13 @@ class Library:
 
     @property
     def poll_seconds(self) -> float:
-        """The greatest age of what is shown, in seconds."""
+        """The seconds after which a page asks again."""
         return max(0.5, *(store.poll_seconds for store in self.stores))
+
+    @property
+    def oldest_seconds(self) -> float:
+        """The greatest age of what is shown: less than a page waits, which asks at its own times."""
+        return self.poll_seconds / 2
 
     def rows(self) -> list[RunRow]:
         """All runs, the newest first.
@@ -119,7 +125,7 @@ class Library:
             StorageError: A store can't be read.
         """
         with self._listing:  # a store that fails slowly is asked once for all who wait
-            if time.monotonic() - self._read_at >= self.poll_seconds:
+            if time.monotonic() - self._read_at >= self.oldest_seconds:
                 self._error = None
                 try:
                     self._rows = self._listed()
@@ -230,9 +236,16 @@ def _state_of_files(run_store: RunStore) -> object:
     """A value that changes with the end of a run in a folder, and with its tags."""
     folder = run_store.store.folder
     assert folder is not None
-    outcome = folder / run_store.prefix / "outcome.json"
-    tags = folder / run_store.prefix / "tags"
-    return [path.stat().st_mtime_ns if path.exists() else 0 for path in (outcome, tags, outcome.with_name("run.json"))]
+    base = f"{folder}/{run_store.prefix}"
+    return [_changed_at(f"{base}/{name}") for name in ("outcome.json", "tags", "run.json")]
+
+
+def _changed_at(path: str) -> int:
+    """When a file or a folder was changed, in nanoseconds; 0 if there is none."""
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116  a Path takes longer than the call
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _described(run: Run) -> RunRow:

@@ -2,7 +2,8 @@
 
 A pickle is a program that names classes and functions, and calls them. Here each name gives a class of this module
 that only remembers what it was called with. So numbers, texts, lists and dictionaries come out as they are, tuples and
-sets as lists, arrays as their numbers, and everything else, dates included, as its name and its parts.
+sets as lists, arrays as their numbers, dates and paths as people write them, and everything else as its name and its
+parts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 from k8sflow.errors import ArtifactError
 from k8sflow.storage.encoding import stored
 from k8sflow.storage.objects import Buffer
+from k8sflow.ui.plain_values import text_of
 
 # Python takes more than a second or two to read longer ones.
 MOST_STREAM_BYTES = 2 << 20
@@ -30,6 +32,7 @@ _LETTERS_OF_A_PART = 64
 _SHORT_TEXT = 100
 _MOST_CLASSES = 5_000
 _MOST_BITS = 10_000
+_MOST_ARGUMENTS, _DEEPEST_ARGUMENT = 100, 3
 _CODES = {
     "f8": "d",
     "f4": "f",
@@ -80,6 +83,16 @@ class Part:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.pairs[key] = value
+
+    def __call__(self, *arguments: Any, **named: Any) -> Part:
+        """The result of a method that a part stands for, as of ``getattr(ZoneInfo, "_unpickle")("Europe/Oslo")``."""
+        found = Part(*arguments, **named)
+        found.__dict__["name"] = self.name
+        if self.name == "builtins.getattr" and len(self.arguments) == 2:  # noqa: PLR2004  a class and a name
+            owner, method = self.arguments
+            if isinstance(owner, type) and issubclass(owner, Part) and isinstance(method, str):
+                found.__dict__["name"] = f"{owner.name}.{method[:_SHORT_TEXT]}"
+        return found
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -144,6 +157,20 @@ class Stated:
 
     def __repr__(self) -> str:
         return f"<{self.words}>"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value of the standard library, such as a date.
+
+    Args:
+        text: The value as people write it.
+    """
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 class _Tuple(tuple[Any, ...]):
@@ -223,7 +250,16 @@ def _opened(value: Any, room: list[int], depth: int) -> Any:
         return [_plain(each, room, depth + 1) for each in value]
     if value.name in _CONTAINERS:
         return _plain(value.pairs if _CONTAINERS[value.name] is dict else value.items, room, depth + 1)
-    return _array(value) or _fields(value, room, depth)
+    text = _text_of(value, 0)
+    return (Written(text) if text is not None else None) or _array(value) or _fields(value, room, depth)
+
+
+def _text_of(part: Part, depth: int) -> str | None:
+    """The text of a date, a path and the like; None for any other value."""
+    if depth > _DEEPEST_ARGUMENT or len(part.arguments) > _MOST_ARGUMENTS:
+        return None
+    arguments = (_text_of(each, depth + 1) if isinstance(each, Part) else each for each in part.arguments)
+    return text_of(part.name, tuple(arguments), part.state)
 
 
 def _key(key: Any, room: list[int], depth: int) -> Any:

@@ -149,8 +149,13 @@ class RunReader:
 
     @property
     def poll_seconds(self) -> float:
-        """The seconds between two looks at the store."""
+        """The seconds after which a page asks again."""
         return min(max(self.run_store.store.poll_seconds, 0.3), 2.0)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """The greatest age of what is shown: less than a page waits, which asks at its own times."""
+        return self.poll_seconds / 2
 
     @property
     def expected(self) -> Mapping[str, int]:
@@ -170,7 +175,7 @@ class RunReader:
         """Reads what is new, unless that was done a moment ago. What can't be read is in ``error``."""
         with self._lock:
             now = time.monotonic()
-            if now - self._read_at < self.poll_seconds:
+            if now - self._read_at < self.oldest_seconds:
                 return
             try:
                 self._poll()

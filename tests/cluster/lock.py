@@ -11,7 +11,7 @@ from tests.cluster.process import run
 
 LOCK = CHECKOUT / "requirements.lock"
 HEADER = """\
-# The versions in the k8sflow image: every dependency of k8sflow[controller] and of its build, resolved at once.
+# The versions in the k8sflow image: every dependency of k8sflow[controller,ui] and of its build, resolved at once.
 # Update it with `make lock`.
 """
 
@@ -20,7 +20,7 @@ def main() -> None:
     report = run(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"),
-            *("--report", "-", f"{CHECKOUT}[controller]", "hatchling"),
+            *("--report", "-", f"{CHECKOUT}[controller,ui]", "hatchling"),
         ],
         doing="resolve the dependencies",
         advice="See that pip reaches PyPI.",

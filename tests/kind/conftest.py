@@ -16,7 +16,7 @@ from tests.cluster import Cluster, ensure
 from tests.kind.terminal import User, inherited
 
 FLOWS = Path(__file__).parent / "flows"
-CLUSTER_WIDE = {"test_controller", "test_queue"}
+CLUSTER_WIDE = {"test_controller", "test_queue", "test_ui"}
 
 
 @dataclass(frozen=True)

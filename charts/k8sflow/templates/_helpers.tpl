@@ -13,6 +13,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: controller
 {{- end }}
 
+{{/* The labels by which the Service and the Deployment of the page of runs find its pod. */}}
+{{- define "k8sflow.uiSelector" -}}
+app.kubernetes.io/name: k8sflow
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: ui
+{{- end }}
+
 {{/* The image, by digest if one is given. */}}
 {{- define "k8sflow.image" -}}
 {{- if .Values.image.digest -}}

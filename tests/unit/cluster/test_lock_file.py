@@ -21,11 +21,12 @@ def pins() -> dict[str, str]:
 
 
 def test_the_lock_satisfies_every_dependency() -> None:
-    """Each dependency of k8sflow and its controller is pinned, to a version that pyproject.toml allows."""
+    """Each dependency of what the image runs is pinned, to a version that pyproject.toml allows."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     wanted = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["controller"],
+        *project["project"]["optional-dependencies"]["ui"],
         *project["build-system"]["requires"],
     ]
     for requirement in map(Requirement, wanted):

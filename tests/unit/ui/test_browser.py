@@ -13,7 +13,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.cards import CardName, TaskCards
 from k8sflow.storage.objects import ObjectStore
 from tests.browser import chromium
-from tests.pages import Made, Reader
+from tests.pages import Made, Reader, serving
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -166,6 +166,22 @@ def test_a_thousand_runs_are_filtered(page: Page, reader: Reader, store: ObjectS
     page.select_option("select[name=user]", "bob")
     page.wait_for_selector("text=10 of 1,000 runs")
     expect(page.locator("tbody tr")).to_have_count(10)
+
+
+def test_tags_are_changed(browser: Browser, store: ObjectStore, graph: Graph):
+    """By forms, with the keyboard too: Enter in the field adds a tag."""
+    made = Made(store, graph, more={"tags": ("nightly",)})
+    made.ends()
+    with serving(store, may_edit_tags=True) as editor, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(editor.server.url("/runs/F/r1"))
+        page.get_by_label("New tag").fill("good & <b>new</b>")
+        page.get_by_label("New tag").press("Enter")
+        expect(page.locator(".removable a")).to_have_text(["good & <b>new</b>", "nightly"])
+        page.get_by_role("button", name="Remove the tag nightly").click()
+        expect(page.locator(".removable a")).to_have_text(["good & <b>new</b>"])
+        expect(page).to_have_url(f"http://127.0.0.1:{editor.server.port}/runs/F/r1#tags")
+    assert made.records.read_tags() == ("good & <b>new</b>",)
 
 
 def test_runs_are_filtered_by_the_times_of_the_readers_zone(
