@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from k8sflow.environments import script_metadata
 from k8sflow.environments.lock import Lock, LockedPackage
+from k8sflow.environments.sources import settings_folder
 from k8sflow.errors import DependencyError
 from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.executors.environments import what_of
 from k8sflow.flow.decorators import conda
-from k8sflow.flow.decorators.pypi import Requested, requested
+from k8sflow.flow.decorators.pypi import requested
+from k8sflow.flow.decorators.requested import Requested
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.script import script_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.request import RunRequest, code_folder
@@ -44,19 +48,21 @@ def lock_environments(
 
     Raises:
         DependencyError: Packages can't be resolved or installed.
-        FlowDefinitionError: A step has ``@conda``.
+        FlowDefinitionError: A step's ``@conda`` names what only a channel of conda has.
     """
     if not request.has_environments:
         return {}
     found: dict[str, Lock] = {}
     resolved: dict[tuple[Requested, str | None], Lock] = {}
     steps = {step: wanted for step, wanted in _requests(request, definition).items() if only in {None, step}}
+    _say_where_conda_comes_from(request, definition, list(steps), console)
     for step, wanted in steps.items():
         where = _platform(step, placement)
         if (wanted, where) not in resolved:
             users = [other for other in steps if (steps[other], _platform(other, placement)) == (wanted, where)]
-            lock = _resolved(users, wanted, where, request, origin)
-            resolved[wanted, where] = _prepared(users, lock, where, request, store, console)
+            lock = _resolved(users, wanted, where, request, origin, console)
+            folder = settings_folder(wanted, code_folder(request.flow))
+            resolved[wanted, where] = _prepared(users, lock, where, request, store, console, folder)
         found[step] = resolved[wanted, where]
     return found
 
@@ -71,13 +77,13 @@ def unresolved(request: RunRequest, definition: FlowDefinition, placement: Place
 
     Raises:
         DependencyError: Packages can't be installed where a step runs.
-        FlowDefinitionError: A step has ``@conda``.
+        FlowDefinitionError: A step's ``@conda`` names what only a channel of conda has.
     """
     if not request.has_environments:
         return {}
     steps = _requests(request, definition)
     return {
-        step: Lock(wanted.requirements, wanted.python or "", _platform(step, placement) or "", "")
+        step: Lock(wanted.lines, wanted.python or "", _platform(step, placement) or "", "")
         for step, wanted in steps.items()
     }
 
@@ -107,10 +113,11 @@ def _prepared(
     request: RunRequest,
     store: ObjectStore,
     console: Console,
+    folder: Path,
 ) -> Lock:
     """The lock, once its environment exists here, or its wheels are in the bucket."""
     if platform is None:
-        _make(steps, lock, code_folder(request.flow), console)
+        _make(steps, lock, folder, console)
         return lock
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it loads logging
 
@@ -122,7 +129,7 @@ def _prepared(
 
     def save(package: LockedPackage) -> None:
         assert package.wheel is not None, "stored_files has refused the lock"
-        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, code_folder(request.flow))])
+        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, folder)])
 
     console.say(f"Putting the {_counted(lock)} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -145,24 +152,48 @@ def _counted(lock: Lock) -> str:
 
 def _requests(request: RunRequest, definition: FlowDefinition) -> dict[str, Requested]:
     added = definition.added(request.decorators)
+    script = script_metadata.source(script_of(request.flow).file, code_folder(request.flow))
     found = {}
     for step in definition.graph.nodes:
-        decorations = definition.decorations_of(step, added)
-        conda.refuse(step, definition.decorations, decorations)
-        wanted = requested(definition.decorations, decorations)
+        wanted = requested(definition.decorations, definition.decorations_of(step, added), script)
         if wanted is not None:
             found[step] = wanted
     return found
 
 
+def _say_where_conda_comes_from(
+    request: RunRequest, definition: FlowDefinition, steps: list[str], console: Console
+) -> None:
+    added = definition.added(request.decorators)
+    used = [*definition.decorations, *(one for step in steps for one in definition.decorations_of(step, added))]
+    if steps and (text := conda.notice(used)) is not None:
+        console.say(text, Tone.DIM, is_aside=True)
+
+
 def _resolved(
-    steps: list[str], wanted: Requested, platform: str | None, request: RunRequest, origin: RunRecord | None
+    steps: list[str],
+    wanted: Requested,
+    platform: str | None,
+    request: RunRequest,
+    origin: RunRecord | None,
+    console: Console,
 ) -> Lock:
     from k8sflow.environments import resolve  # noqa: PLC0415  most flows have no environments
 
     folder = code_folder(request.flow)
     if origin is not None and not request.refresh_environments:
         for known in filter(None, map(origin.environments.get, steps)):
-            if resolve.answers(known, wanted, folder, platform):
+            if resolve.answers(known, wanted, platform):
+                if resolve.has_changed(known, wanted, folder):
+                    console.say(_kept(steps, wanted, origin), is_aside=True)
                 return known
     return resolve.resolve(what_of(steps), wanted, folder, platform=platform, refresh=request.refresh_environments)
+
+
+def _kept(steps: list[str], wanted: Requested, origin: RunRecord) -> str:
+    """The line about a lock that is kept though a file has changed since."""
+    files = ", ".join(source.file for source in wanted.sources)
+    return (
+        f"Keeping {what_of(steps)} as run {origin.run} has locked them, though {files} changed since; "
+        "--refresh-environments resolves them again."
+    )
