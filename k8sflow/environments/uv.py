@@ -32,7 +32,7 @@ _EXPLANATIONS = (
     (
         _UNKNOWN,
         "can't be resolved: a package does not exist",
-        "Look for its name on the index. Another index is named by UV_INDEX, or in uv.toml or pyproject.toml.",
+        "Look for its name on the index; conda's may differ. UV_INDEX, uv.toml or pyproject.toml name other indexes.",
     ),
     (
         _NO_WHEEL,

@@ -325,3 +325,44 @@ def test_a_lock_or_a_project_that_is_missing_is_an_error(
 ) -> None:
     (tmp_path / "requirements.lock").write_text("shade==1.0\n")
     refused(command(base(tmp_path, options), "run"), tmp_path, message)
+
+
+CONDA = """
+    @conda_base(libraries={"shade": "=1", "python": "3.11"})
+    class F(FlowSpec):
+        @step
+        def start(self):
+            import shade
+            print("version", shade.VERSION)
+            self.next(self.end)
+        @conda(packages={"py-opencv": "1.0"})
+        @step
+        def end(self):
+            import cv2
+            print("cv2", cv2.VERSION)
+"""
+
+
+def test_packages_of_conda_come_from_pypi_which_is_said_once(tmp_path: Path, command: Run, wheels: Path) -> None:
+    make_wheel(wheels, "opencv-python", "1.0", {"cv2.py": "VERSION = '1.0'\n"})
+    version = ".".join(map(str, sys.version_info[:2]))
+    done = command(write_flow(tmp_path, CONDA.replace("3.11", version), head=HEAD), "--environment=conda", "run")
+    assert "version 1.0" in done.stdout, done.stderr
+    assert "cv2 1.0" in done.stdout
+    said = done.stdout + done.stderr
+    assert said.count("The packages of @conda come from PyPI, where py-opencv is opencv-python.") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("conda-forge::shade", "@conda_base names conda-forge::shade, which only a channel of conda has"),
+        ("cudatoolkit", "remove it: PyPI's torch brings CUDA"),
+        ("no-such-package", "a package does not exist"),
+    ],
+)
+def test_a_package_that_only_a_channel_has_is_an_error_before_the_run(
+    tmp_path: Path, command: Run, name: str, message: str
+) -> None:
+    done = command(write_flow(tmp_path, CONDA.replace('shade":', f'{name}":'), head=HEAD), "run")
+    refused(done, tmp_path, message)

@@ -119,18 +119,21 @@ def _condition(name: str, version: str) -> str:
         return f" @ {version}"
     if version.startswith(_OPERATORS):
         return version
-    if not _VERSION.fullmatch(version):
+    first, comma, rest = version.partition(",")
+    if not _VERSION.fullmatch(first.strip()) or (comma and not rest.strip().startswith(_OPERATORS)):
         raise ValueError(f"{version!r} is not a version of {name!r}")
     return f"=={version}"
 
 
-def python(value: object) -> str:
-    """A version of Python, or a condition.
+def python(value: object) -> str | None:
+    """A version of Python, or a condition; None for an empty text, as a file's parser has it.
 
     Raises:
         ValueError: It is neither.
     """
-    found = value.strip() if isinstance(value, str) else ""
+    if value == "":
+        return None
+    found = value.strip().removesuffix(".*") if isinstance(value, str) else ""
     if not _PYTHON.fullmatch(found) and not _PYTHONS.fullmatch(found):
         raise ValueError(f"{value!r} is not a version of Python such as '3.12', or a condition such as '>=3.11'")
     return found
