@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from k8sflow import toml
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import ParameterError as ParserValueError
 
 __all__ = [
     "ParserValueError",
@@ -25,12 +25,6 @@ _CONDITION = re.compile(r"(~=|===|==|!=|<=|>=|<|>)\s*(v?\d[A-Za-z0-9.*+!_-]*)")
 _CONDA = re.compile(r"([A-Za-z0-9_\-.]+)(\s*[=<>!~].+)?")
 _COMMENT = re.compile(r"\s+#.*$")
 _OPTION = "Options such as -r and --hash are read by @pypi_base(requirements='requirements.txt')."
-
-
-class ParserValueError(K8sflowError):
-    """A line that a parser of packages can't use."""
-
-    headline = "Value error"
 
 
 def requirements_txt_parser(content: str) -> dict[str, Any]:
