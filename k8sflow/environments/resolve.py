@@ -105,7 +105,8 @@ def _compiled(
         arguments += [f"--overrides={overrides}", f"--project={sources.settings_folder(requested, folder)}"]
     for source in requested.sources:
         path = sources.path_of(source, folder)
-        arguments += [os.path.relpath(path, folder) if source.kind is SourceKind.REQUIREMENTS else str(path)]
+        named = os.path.relpath(path, folder) if source.kind is SourceKind.REQUIREMENTS else str(path)
+        arguments += [named] if not source.groups or sources.has_project(path) else []
         arguments += [f"--extra={extra}" for extra in source.extras]
         arguments += [f"--group={path}:{group}" for group in source.groups]
     if platform is not None:

@@ -14,7 +14,7 @@ from k8sflow.errors import DependencyError
 from k8sflow.flow.decorators.package_names import leading, normalized
 from k8sflow.flow.decorators.requested import Source, SourceKind
 
-_BLOCK = re.compile(r"(?m)^# /// script[ \t]*\n(?P<content>(?:^#(?:| .*)\n)+?)^# ///[ \t]*$")
+_BLOCK = re.compile(r"(?m)^# /// script[ \t]*\n(?P<content>(?:^#(?:| .*)\n)*?)^# ///[ \t]*$")
 _MARK = re.compile(rb"^# /// script", re.MULTILINE)
 _OWN = "k8sflow"
 

@@ -94,12 +94,26 @@ def read(what: str, requested: Requested, folder: Path) -> Inputs:
                     text = requirement_files.content(what, part)
                     said.append(text)
                     document = parsed(what, part, text)
+                    _check_project(what, part, document, source)
                     _check_lines(what, part, text, _dependencies(document))
                     pythons += _python(part.name, document.get("project", {}))
     said += requirement_files.facts(entries)
     digest = hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
     indexes += requirement_files.indexes(entries)
     return Inputs(digest, tuple(dict.fromkeys(pythons)), requirement_files.hashes(entries), tuple(indexes))
+
+
+def indexes(requested: Requested, folder: Path) -> tuple[str, ...]:
+    """The addresses with credentials of the indexes that the files of a request name; a lock has no credentials.
+
+    Args:
+        requested: The request.
+        folder: The flow's folder.
+    """
+    try:
+        return tuple(address for address in read("the packages", requested, folder).indexes if "@" in address)
+    except DependencyError:  # a resumed run does without the files
+        return ()
 
 
 def _check_name(what: str, source: Source) -> None:
@@ -110,6 +124,8 @@ def _check_name(what: str, source: Source) -> None:
     """
     name = Path(source.file).name
     match source.kind:
+        case _ if "://" in source.file:
+            why, advice = "an address, and not a file", "Download it into the folder of the flow's file, and name it."
         case SourceKind.PYPROJECT if name != "pyproject.toml":
             why, advice = "not a pyproject.toml", "For a requirements file write requirements=, for a lock lock=."
         case SourceKind.REQUIREMENTS if name.endswith((".toml", ".yml", ".yaml", ".py")) or name == "uv.lock":
@@ -128,6 +144,35 @@ def _check_name(what: str, source: Source) -> None:
         case _:
             return
     raise DependencyError(f"{what} can't be resolved: {source.file} is {why}.", advice=advice)
+
+
+def has_project(file: Path) -> bool:
+    """True if a pyproject.toml has a project, and not groups of dependencies alone."""
+    return "project" in toml.loads(file.read_text(encoding="utf-8-sig"))
+
+
+def _check_project(what: str, file: Path, document: Mapping[str, Any], source: Source) -> None:
+    """Refuses a project whose dependencies are elsewhere.
+
+    Raises:
+        DependencyError: It is such a one.
+    """
+    tables = [document.get(name, {}) for name in ("project", "dependency-groups", "tool")]
+    tables += [tables[0].get("optional-dependencies", {})] if isinstance(tables[0], Mapping) else []
+    advice = "See https://packaging.python.org/en/latest/specifications/pyproject-toml/."
+    if not all(isinstance(table, Mapping) for table in tables):
+        why = "has a value where a table belongs: project, dependency-groups or tool"
+    elif source.kind is SourceKind.LOCK or (source.groups and "project" not in document):
+        return
+    elif "project" not in document:
+        why = "has no table [project], which names the packages"
+        advice = "Poetry 2 and others write it too; `uvx migrate-to-uv` makes it of an older file."
+    elif "dependencies" in document["project"].get("dynamic", ()):
+        why = "has dynamic dependencies, which only a build knows"
+        advice = "If they come from a requirements file, name that: requirements=."
+    else:
+        return
+    raise DependencyError(f"{what} can't be resolved: {file} {why}.", advice=advice)
 
 
 def _dependencies(document: Mapping[str, Any]) -> list[object]:
@@ -178,9 +223,9 @@ def parsed(what: str, file: Path, text: str) -> dict[str, Any]:
         found: dict[str, Any] = toml.loads(text)
     except toml.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
-        where = f"{file}:{line[1]}" if line is not None else f"{file}, at its end"
+        where = f"{file}:{line[1]} is not TOML" if line is not None else f"{file} is not TOML at its end"
         raise DependencyError(
-            f"{what} can't be resolved: {where} is not TOML.",
+            f"{what} can't be resolved: {where}.",
             cause=f"{error}.",
             advice="uv and pip can't read it either: `uv lock --check` in its folder says the same.",
         ) from error
@@ -224,7 +269,7 @@ def located(error: DependencyError, requested: Requested, folder: Path) -> Depen
     """
     cause = error.cause
     lines = [*_positions(cause, folder), *_lines_of_script(cause, requested, folder)]
-    if not lines:
+    if not lines or "accessing remote" in cause:
         return error
     what, _, _ = error.summary.partition(" can't be ")
     return DependencyError(

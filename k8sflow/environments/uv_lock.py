@@ -85,16 +85,34 @@ def reduced(what: str, text: str, name: str, python: str, platform: str | None) 
         DependencyError: A package has no file for them, or k8sflow can't run with it.
     """
     document = sources.parsed(what, Path(name), text)
-    if not isinstance(document.get("packages", []), list):
-        raise DependencyError(f"{what} can't be resolved: packages in {name} is not a list of tables.")
+    packages = document.get("packages", [])
+    if not isinstance(packages, list) or not all(map(_is_package, packages)):
+        raise DependencyError(
+            f"{what} can't be resolved: packages in {name} is not a list of tables with names and files.",
+            advice="Make the file again, by `uv export --format=pylock.toml -o pylock.toml` or the tool that wrote it.",
+        )
     values, tags = platforms.environment(python, platform), platforms.tags(python, platform)
     kept = []
-    for package in document.get("packages", ()):
+    for package in packages:
         if normalized(package["name"]) != _OWN and _is_wanted(what, package, name, values):
             kept.append(_with_one_file(what, dict(package), tags, f"Python {python} on {platform or 'this machine'}"))
     for package in kept:
         _check_own_needs(what, package, name)
     return dumped({**document, "packages": kept})
+
+
+def _is_package(found: object) -> bool:
+    """True if an entry of a lock has the types that the specification gives its fields."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
+        return False
+    wheels, texts = found.get("wheels", []), [found.get("version", ""), found.get("marker", "")]
+    tables = [found.get(key, {}) for key in ("sdist", "archive", "directory", "vcs")]
+    return (
+        isinstance(wheels, list)
+        and all(isinstance(table, Mapping) for table in (*wheels, *tables))
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(file.get("hashes", {}), Mapping) for file in (*wheels, *tables))
+    )
 
 
 def _is_wanted(what: str, package: Mapping[str, Any], name: str, values: Mapping[str, str]) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -71,7 +75,7 @@ def command(wheels: Path, cache: Path) -> Run:
     return run
 
 
-def base(tmp_path: Path, options: str, source: str = BASE) -> Path:
+def base_flow(tmp_path: Path, options: str, source: str = BASE) -> Path:
     return write_flow(tmp_path, source.replace("OPTIONS", options), head=HEAD)
 
 
@@ -100,7 +104,7 @@ def test_a_requirements_file_with_includes_constraints_markers_and_local_wheels(
     (tmp_path / "more").mkdir()
     (tmp_path / "more/inner.txt").write_text("ink>=1\n")
     (tmp_path / "limits.txt").write_text("shade<2\n")
-    done = command(base(tmp_path, 'requirements="requirements.txt"'), "run", "--run-id", "r1")
+    done = command(base_flow(tmp_path, 'requirements="requirements.txt"'), "run", "--run-id", "r1")
     assert "version 1.0" in done.stdout, done.stderr
     lock = lock_of(tmp_path, "r1")
     assert lock["requirements"] == ["requirements: requirements.txt"]
@@ -109,7 +113,7 @@ def test_a_requirements_file_with_includes_constraints_markers_and_local_wheels(
 
 
 def test_a_changed_file_is_another_lock_and_a_resumed_run_keeps_the_old_one(tmp_path: Path, command: Run) -> None:
-    flow = base(tmp_path, 'requirements=["requirements.txt"]')
+    flow = base_flow(tmp_path, 'requirements=["requirements.txt"]')
     (tmp_path / "requirements.txt").write_text("-r inner.txt\n")
     (tmp_path / "inner.txt").write_text("shade==1.0\n")
     assert "version 1.0" in command(flow, "run", "--run-id", "r1").stdout
@@ -127,7 +131,7 @@ def test_a_changed_file_is_another_lock_and_a_resumed_run_keeps_the_old_one(tmp_
 
 
 def test_the_hashes_of_a_requirements_file_are_compared(tmp_path: Path, command: Run, wheels: Path) -> None:
-    flow = base(tmp_path, 'requirements="requirements.txt"')
+    flow = base_flow(tmp_path, 'requirements="requirements.txt"')
     right = hashlib.sha256(next(wheels.glob("shade-1*")).read_bytes()).hexdigest()
     for sha256, code in (("0" * 64, 1), (right, 0)):
         (tmp_path / "requirements.txt").write_text(f"shade==1.0 \\\n    --hash=sha256:{sha256}\n")
@@ -157,7 +161,7 @@ def test_a_requirements_file_that_can_not_be_used_is_an_error_before_the_run(
 ) -> None:
     if lines is not None:
         (tmp_path / "requirements.txt").write_bytes(lines if isinstance(lines, bytes) else lines.encode())
-    done = command(base(tmp_path, 'requirements="requirements.txt"'), "run")
+    done = command(base_flow(tmp_path, 'requirements="requirements.txt"'), "run")
     refused(done, tmp_path, message, "the packages of step start")
 
 
@@ -167,7 +171,7 @@ def test_a_project_with_extras_and_the_groups_of_a_step(tmp_path: Path, command:
     source = BASE.replace("@pypi(disabled=True)", '@pypi(groups=["extra"])').replace(
         "end(self): ...", "end(self): import ink"
     )
-    flow = base(tmp_path, 'pyproject="proj/pyproject.toml", extras=["draw"]', source)
+    flow = base_flow(tmp_path, 'pyproject="proj/pyproject.toml", extras=["draw"]', source)
     done = command(flow, "run", "--run-id", "r1")
     assert "version 1.0" in done.stdout, done.stderr
     record = json.loads((tmp_path / ".k8sflow/F/runs/r1/run.json").read_text())["environments"]
@@ -186,6 +190,9 @@ def test_a_project_with_extras_and_the_groups_of_a_step(tmp_path: Path, command:
         (", groups=['nope']", PROJECT, "'nope'"),
         (", extras=['nope']", PROJECT, "nope"),
         (", python='3.9'", PROJECT, "pyproject.toml asks for Python >=3.10, and the step for 3.9"),
+        ("", PROJECT.replace("dependencies = ", 'dynamic = ["dependencies"]\n#'), "has dynamic dependencies"),
+        ("", '[tool.poetry]\nname = "x"\n', "has no table [project]"),
+        ("", "project = [1]\n", "has a value where a table belongs"),
         ("", PROJECT.replace(">=3.10", ">=3.99"), "no version of Python fits pyproject.toml >=3.99"),
     ],
 )
@@ -193,7 +200,67 @@ def test_a_project_that_can_not_be_used_is_an_error_before_the_run(
     tmp_path: Path, command: Run, options: str, text: str, message: str
 ) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
-    refused(command(base(tmp_path, f'pyproject="pyproject.toml"{options}'), "run"), tmp_path, message)
+    refused(command(base_flow(tmp_path, f'pyproject="pyproject.toml"{options}'), "run"), tmp_path, message)
+
+
+def test_groups_need_no_project(tmp_path: Path, command: Run) -> None:
+    (tmp_path / "pyproject.toml").write_text('[dependency-groups]\na = ["shade<2"]\nb = [{include-group = "a"}]\n')
+    done = command(
+        base_flow(tmp_path, 'pyproject=pathlib.Path("pyproject.toml"), groups="b"', f"    import pathlib\n{BASE}"),
+        "run",
+    )
+    assert "version 1.0" in done.stdout, done.stderr
+
+
+class _Index(BaseHTTPRequestHandler):
+    """An index with a password; the wheels are in the folder of the server."""
+
+    def do_GET(self) -> None:
+        folder: Path = self.server.folder  # type: ignore[attr-defined]
+        if self.headers.get("Authorization") != f"Basic {base64.b64encode(b'me:secret').decode()}":
+            self._answer(401, b"")
+        elif self.path.startswith("/simple/shade"):
+            links = [f'<a href="/{file.name}">{file.name}</a>' for file in folder.glob("shade-*")]
+            self._answer(200, "".join(links).encode())
+        elif (file := folder / self.path.strip("/")).is_file():
+            self._answer(200, file.read_bytes())
+        else:
+            self._answer(404, b"")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is shown."""
+
+
+@pytest.fixture
+def index(wheels: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Index)
+    server.folder = wheels  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}/simple"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_index_with_credentials_in_the_file(tmp_path: Path, command: Run, index: str) -> None:
+    """They are used for the wheels too, and recorded nowhere."""
+    flow = base_flow(tmp_path, 'requirements="requirements.txt"')
+    settings = {"UV_CONFIG_FILE": os.devnull, "UV_CACHE_DIR": str(tmp_path / "uv"), "UV_HTTP_RETRIES": "0"}
+    (tmp_path / "requirements.txt").write_text(f"--index-url http://me:wrong@{index}\nshade==1.0\n")
+    refused(command(flow, "run", **settings), tmp_path, "the index refuses the credentials")
+    (tmp_path / "requirements.txt").write_text(f"--index-url http://me:secret@{index}\nshade==1.0\n")
+    done = command(flow, "run", **settings)
+    assert "version 1.0" in done.stdout, done.stderr
+    kept = [*(tmp_path / ".k8sflow").rglob("*"), *(tmp_path / "cache").rglob("*.json")]
+    assert not [file for file in kept if file.is_file() and b"secret" in file.read_bytes()]
 
 
 METADATA = """\
@@ -278,7 +345,7 @@ def test_a_lock_is_used_exactly_and_asks_no_index(tmp_path: Path, command: Run, 
     source = BASE.replace("@pypi(disabled=True)", '@pypi(groups=["extra"])').replace(
         "end(self): ...", "end(self):\n            import ink\n            print('ink', ink.VERSION)"
     )
-    done = command(base(tmp_path, 'lock="uv.lock"', source), "run", "--run-id", "r1")
+    done = command(base_flow(tmp_path, 'lock="uv.lock"', source), "run", "--run-id", "r1")
     assert "version 1.0" in done.stdout, done.stderr
     assert "ink 1.0" in done.stdout
     record = (tmp_path / ".k8sflow/F/runs/r1/run.json").read_text()
@@ -291,7 +358,7 @@ def test_a_lock_that_does_not_fit_its_project_is_an_error(
 ) -> None:
     locked(tmp_path, wheels, cache)
     (tmp_path / "pyproject.toml").write_text(PROJECT.replace("shade<2", "shade"))
-    done = command(base(tmp_path, 'lock="uv.lock"'), "run")
+    done = command(base_flow(tmp_path, 'lock="uv.lock"'), "run")
     refused(done, tmp_path, "uv.lock doesn't fit pyproject.toml, which has changed since", "Run `uv lock`")
 
 
@@ -300,7 +367,7 @@ def test_a_lock_with_another_file_than_the_index_is_an_error(
 ) -> None:
     file = locked(tmp_path, wheels, cache)
     settings = uv_settings(wheels, cache)
-    flow = base(tmp_path, 'lock="pylock.toml"')
+    flow = base_flow(tmp_path, 'lock="pylock.toml"')
     words = [uv.program(), "export", "--quiet", "--format=pylock.toml", "-o", "pylock.toml", "--no-emit-project"]
     subprocess.run(words, cwd=tmp_path, env={**settings, "PATH": "/usr/bin:/bin"}, check=True)
     assert file.exists()
@@ -324,7 +391,7 @@ def test_a_lock_or_a_project_that_is_missing_is_an_error(
     tmp_path: Path, command: Run, options: str, message: str
 ) -> None:
     (tmp_path / "requirements.lock").write_text("shade==1.0\n")
-    refused(command(base(tmp_path, options), "run"), tmp_path, message)
+    refused(command(base_flow(tmp_path, options), "run"), tmp_path, message)
 
 
 CONDA = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -53,11 +54,16 @@ _Extras = Annotated[
     Option(_extras, "extras of packages, as {'pandas': ['parquet']}, or those of the project, as ['plots']"),
 ]
 _Requirements = Annotated[
-    str | Sequence[str] | None, Option(values.files, "a requirements file, or several, beside the flow's file")
+    str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    Option(values.files, "a requirements file, or several, beside the flow's file"),
 ]
-_Pyproject = Annotated[str | None, Option(parsers.text, "the pyproject.toml whose dependencies are the packages")]
+_Pyproject = Annotated[
+    str | os.PathLike[str] | None, Option(values.file, "the pyproject.toml whose dependencies are the packages")
+]
 _Groups = Annotated[str | Sequence[str] | None, Option(values.names, "dependency groups of the project")]
-_Lock = Annotated[str | None, Option(parsers.text, "the uv.lock, or pylock.toml, that has all packages")]
+_Lock = Annotated[
+    str | os.PathLike[str] | None, Option(values.file, "the uv.lock, or pylock.toml, that has all packages")
+]
 
 
 @decorator("runs the step in an environment with these packages of PyPI", check=_check, page=_PAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,13 +153,22 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def file(value: object) -> str:
+    """The path of a file.
+
+    Raises:
+        ValueError: It is neither a text nor a path.
+    """
+    return parsers.text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
 def files(value: object) -> tuple[str, ...]:
     """The paths of one file or of several.
 
     Raises:
         ValueError: One is not a text.
     """
-    found = tuple(parsers.text(name) for name in (value if isinstance(value, list | tuple) else [value]))
+    found = tuple(file(name) for name in (value if isinstance(value, list | tuple) else [value]))
     if not found:
         raise ValueError("no file is named")
     return found

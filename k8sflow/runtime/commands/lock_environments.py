@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.environments import script_metadata
 from k8sflow.environments.lock import Lock, LockedPackage
-from k8sflow.environments.sources import settings_folder
+from k8sflow.environments.sources import indexes, settings_folder
 from k8sflow.errors import DependencyError
 from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.executors.environments import what_of
@@ -61,8 +62,7 @@ def lock_environments(
         if (wanted, where) not in resolved:
             users = [other for other in steps if (steps[other], _platform(other, placement)) == (wanted, where)]
             lock = _resolved(users, wanted, where, request, origin, console)
-            folder = settings_folder(wanted, code_folder(request.flow))
-            resolved[wanted, where] = _prepared(users, lock, where, request, store, console, folder)
+            resolved[wanted, where] = _prepared(users, wanted, lock, where, request, store, console)
         found[step] = resolved[wanted, where]
     return found
 
@@ -108,16 +108,17 @@ def _platform(step: str, placement: Placement) -> str | None:
 
 def _prepared(
     steps: list[str],
+    wanted: Requested,
     lock: Lock,
     platform: str | None,
     request: RunRequest,
     store: ObjectStore,
     console: Console,
-    folder: Path,
 ) -> Lock:
     """The lock, once its environment exists here, or its wheels are in the bucket."""
+    folder = settings_folder(wanted, code_folder(request.flow))
     if platform is None:
-        _make(steps, lock, folder, console)
+        _make(steps, lock, folder, console, lambda: indexes(wanted, code_folder(request.flow)))
         return lock
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it loads logging
 
@@ -126,10 +127,11 @@ def _prepared(
     what = what_of(steps)
     lock = replace(lock, files=stored_files(what, lock))
     artifacts = ArtifactStore(store, request.definition.name)
+    keys = indexes(wanted, code_folder(request.flow))
 
     def save(package: LockedPackage) -> None:
         assert package.wheel is not None, "stored_files has refused the lock"
-        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, folder)])
+        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, folder, keys)])
 
     console.say(f"Putting the {_counted(lock)} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -137,12 +139,12 @@ def _prepared(
     return lock
 
 
-def _make(steps: list[str], lock: Lock, folder: Path, console: Console) -> None:
+def _make(steps: list[str], lock: Lock, folder: Path, console: Console, keys: Callable[[], Sequence[str]]) -> None:
     """Makes the environment of some steps where it doesn't exist."""
     from k8sflow.environments import local  # noqa: PLC0415  as below
 
     note = f"Making the environment of {', '.join(steps)}: {_counted(lock)} …"
-    local.ensure(what_of(steps), lock, lambda: console.say(note, Tone.DIM, is_aside=True), folder)
+    local.ensure(what_of(steps), lock, lambda: console.say(note, Tone.DIM, is_aside=True), folder, keys)
 
 
 def _counted(lock: Lock) -> str:
