@@ -125,6 +125,7 @@ def test_a_changed_file_is_another_lock_and_a_resumed_run_keeps_the_old_one(tmp_
     assert lock_of(tmp_path, "r3") == lock_of(tmp_path, "r1")
     done = command(flow, "resume", "start", "--origin-run-id", "r1", "--refresh-environments")
     assert "version 2.0" in done.stdout, done.stderr
+    assert "version 2.0" in command(flow, "spin", "r1/start").stdout  # it tries what the step asks for now
     (tmp_path / "inner.txt").unlink()
     done = command(flow, "resume", "start", "--origin-run-id", "r1")
     assert "version 1.0" in done.stdout, done.stderr

@@ -61,7 +61,7 @@ def lock_environments(
         where = _platform(step, placement)
         if (wanted, where) not in resolved:
             users = [other for other in steps if (steps[other], _platform(other, placement)) == (wanted, where)]
-            lock = _resolved(users, wanted, where, request, origin, console)
+            lock = _resolved(users, wanted, where, request, origin, console, keeps_changed=only is None)
             resolved[wanted, where] = _prepared(users, wanted, lock, where, request, store, console)
         found[step] = resolved[wanted, where]
     return found
@@ -179,7 +179,13 @@ def _resolved(
     request: RunRequest,
     origin: RunRecord | None,
     console: Console,
+    *,
+    keeps_changed: bool,
 ) -> Lock:
+    """The lock of some steps: that of the origin run, where the steps ask for the same, or a new one.
+
+    Where only the content of a file has changed, a resumed run keeps the packages of the tasks that it takes over.
+    """
     from k8sflow.environments import resolve  # noqa: PLC0415  most flows have no environments
 
     folder = code_folder(request.flow)
@@ -187,6 +193,8 @@ def _resolved(
         for known in filter(None, map(origin.environments.get, steps)):
             if resolve.answers(known, wanted, platform):
                 if resolve.has_changed(known, wanted, folder):
+                    if not keeps_changed:
+                        break
                     console.say(_kept(steps, wanted, origin), is_aside=True)
                 return known
     return resolve.resolve(what_of(steps), wanted, folder, platform=platform, refresh=request.refresh_environments)
