@@ -91,6 +91,11 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.timeout import timeout
     from k8sflow.flow.decorators.trigger import trigger, trigger_on_finish
     from k8sflow.flow.decorators.user_decorators import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
+    from k8sflow.flow.dependency_parsers import (
+        conda_environment_yml_parser,
+        pyproject_toml_parser,
+        requirements_txt_parser,
+    )
     from k8sflow.flow.include_file import IncludeFile
     from k8sflow.flow.parameters import JSONType, JSONTypeClass, Parameter
     from k8sflow.flow.spec import FlowSpec
@@ -188,6 +193,7 @@ _HOMES = {
     "catch": "k8sflow.flow.decorators.catch",
     "conda": "k8sflow.flow.decorators.conda",
     "conda_base": "k8sflow.flow.decorators.conda",
+    "conda_environment_yml_parser": "k8sflow.flow.dependency_parsers",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
     "default_metadata": "k8sflow.client",
@@ -209,7 +215,9 @@ _HOMES = {
     "project": "k8sflow.flow.decorators.project",
     "pypi": "k8sflow.flow.decorators.pypi",
     "pypi_base": "k8sflow.flow.decorators.pypi",
+    "pyproject_toml_parser": "k8sflow.flow.dependency_parsers",
     "pytorch_parallel": "k8sflow.flow.decorators.parallel",
+    "requirements_txt_parser": "k8sflow.flow.dependency_parsers",
     "resources": "k8sflow.flow.decorators.kubernetes",
     "retry": "k8sflow.flow.decorators.retry",
     "schedule": "k8sflow.flow.decorators.schedule",
@@ -291,6 +299,7 @@ __all__ = [
     "catch",
     "conda",
     "conda_base",
+    "conda_environment_yml_parser",
     "config_expr",
     "current",
     "default_metadata",
@@ -312,7 +321,9 @@ __all__ = [
     "project",
     "pypi",
     "pypi_base",
+    "pyproject_toml_parser",
     "pytorch_parallel",
+    "requirements_txt_parser",
     "resources",
     "retry",
     "schedule",

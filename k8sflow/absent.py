@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 _INTERNAL = "It is a part of Metaflow's own code; k8sflow's is another."
-_PACKAGES = "Write @pypi and @pypi_base, with the names that the packages have on PyPI (docs/environments.md)."
 _INSTEAD = {
-    **dict.fromkeys(
-        ("conda_environment_yml_parser", "pyproject_toml_parser", "requirements_txt_parser"),
-        _PACKAGES,
-    ),
     "package_sources": "The folder of the flow's file is packaged whole; .k8sflowignore leaves files out.",
     "R": "k8sflow runs flows in Python only.",
     "EXT_PKG": "Packages extend k8sflow by entry points: see k8sflow.plugins.",

@@ -69,6 +69,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "plugins.kubernetes.kubernetes_decorator": (),
     "plugins.parallel_decorator": (),
     "plugins.project_decorator": (),
+    "plugins.pypi": (),
+    "plugins.pypi.parsers": ("k8sflow.flow.dependency_parsers",),
     "plugins.resources_decorator": (),
     "plugins.retry_decorator": (),
     "plugins.timeout_decorator": ("k8sflow.exception",),

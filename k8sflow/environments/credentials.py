@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ _VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_UR
 _SECONDS = 30
 
 
-def of(address: urllib.parse.SplitResult, folder: Path) -> tuple[str, str] | None:
+def of(address: urllib.parse.SplitResult, folder: Path, named: Sequence[str] = ()) -> tuple[str, str] | None:
     """The user and the password for an address; None where nothing names any.
 
     Args:
         address: The address of a wheel.
-        folder: The flow's folder, from which uv looks for its settings.
+        folder: The folder from which uv looks for its settings.
+        named: The addresses of indexes that requirements files name.
     """
     if address.username is not None:
         return _pair(address)
-    for name, index in _indexes(folder):
+    for name, index in (*(("", urllib.parse.urlsplit(url)) for url in named), *_indexes(folder)):
         if index.hostname != address.hostname or index.port != address.port:
             continue
         variable = f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', name.upper())}"

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from k8sflow.environments import cache, runtime, uv
@@ -27,7 +27,13 @@ def python(lock: Lock) -> Path:
     return _folder(lock) / "bin" / "python"
 
 
-def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, settings: Path | None = None) -> Path:
+def ensure(
+    what: str,
+    lock: Lock,
+    notice: Callable[[], None] = lambda: None,
+    settings: Path | None = None,
+    indexes: Callable[[], Sequence[str]] = tuple,
+) -> Path:
     """The interpreter of a lock's environment; the environment is created if it doesn't exist.
 
     Others see it complete or not at all. Where two processes need it at a time, one makes it, and the other one waits.
@@ -37,6 +43,7 @@ def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, set
         lock: The lock.
         notice: Called before it is created, which may take seconds.
         settings: The folder in which, and above which, uv looks for its settings; None for those of the user alone.
+        indexes: Returns the addresses of indexes with credentials that requirements files name.
 
     Raises:
         DependencyError: It can't be made.
@@ -54,7 +61,7 @@ def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, set
             shutil.rmtree(remains, ignore_errors=True)
         made = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
         try:
-            _make(what, lock, made, settings or folder.parent)
+            _make(what, lock, made, settings or folder.parent, indexes)
             if folder.exists():  # its Python was removed
                 shutil.rmtree(folder)
             made.rename(folder)
@@ -77,15 +84,18 @@ def _is_own(lock: Lock) -> bool:
     return bool(sys.executable) and "{}.{}".format(*sys.version_info) == lock.python
 
 
-def _make(what: str, lock: Lock, made: Path, here: Path) -> None:
+def _make(what: str, lock: Lock, made: Path, here: Path, indexes: Callable[[], Sequence[str]]) -> None:
     version = sys.executable if _is_own(lock) else lock.python
     uv.call(what, ["venv", "--quiet", "--relocatable", "--no-project", f"--python={version}", str(made)], here)
     (made / "pylock.toml").write_text(lock.text, encoding="utf-8")
     if lock.packages:
         # uv would take the build of a folder from its cache, whose key is that of a few files only.
         built = [f"--reinstall-package={package.name}" for package in lock.packages if package.is_folder]
-        python = made / "bin" / "python"
-        uv.call(what, ["pip", "sync", "--quiet", f"--python={python}", *built, str(made / "pylock.toml")], here)
+        # uv takes the credentials for the wheels from it; the lock says where they are.
+        keys = " ".join([os.environ.get("UV_EXTRA_INDEX_URL", ""), *indexes()]).strip()
+        variables = {"UV_EXTRA_INDEX_URL": keys} if keys else {}
+        arguments = ["pip", "sync", "--quiet", f"--python={made / 'bin' / 'python'}", *built, str(made / "pylock.toml")]
+        uv.call(what, arguments, here, variables=variables)
     (_site(made) / _PATH_FILE).write_text(f"{runtime.folder()}\n", encoding="utf-8")
 
 

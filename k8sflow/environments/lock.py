@@ -75,11 +75,12 @@ class Lock:
     """A resolved environment.
 
     Args:
-        requirements: What was asked for, as lines of a requirements file.
+        requirements: What was asked for, as lines of a requirements file, and names of files.
         python: The version of Python, such as ``3.12``.
         platform: The platform, as uv names it.
         text: The file pylock.toml (PEP 751).
         files: The wheels in the bucket, for pods; empty for an environment of this machine.
+        inputs: A hash of what the files that it was made from said; empty if it was made from decorators alone.
     """
 
     requirements: tuple[str, ...]
@@ -87,6 +88,7 @@ class Lock:
     platform: str
     text: str
     files: tuple[StoredWheel, ...] = ()
+    inputs: str = ""
 
     @cached_property
     def id(self) -> str:
@@ -109,13 +111,15 @@ class Lock:
             "platform": self.platform,
             "lock": self.text,
             "files": [vars(file) for file in self.files],
+            **({"inputs": self.inputs} if self.inputs else {}),
         }
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Lock:
         """The lock in a JSON document."""
         files = tuple(StoredWheel(**file) for file in document.get("files", ()))
-        return Lock(tuple(document["requirements"]), document["python"], document["platform"], document["lock"], files)
+        requirements, inputs = tuple(document["requirements"]), document.get("inputs", "")
+        return Lock(requirements, document["python"], document["platform"], document["lock"], files, inputs)
 
 
 def _packages(document: Mapping[str, Any]) -> Iterator[LockedPackage]:
@@ -146,7 +150,8 @@ def to_documents(locks: Mapping[str, Lock]) -> dict[str, Any]:
 
 def _recorded_name(lock: Lock) -> str:
     """A name for a lock and what was asked for: different requests may have the same packages."""
-    return hashlib.sha256(json.dumps([lock.id, lock.requirements]).encode()).hexdigest()[:24]
+    facts = [lock.id, lock.requirements, *([lock.inputs] if lock.inputs else [])]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
 def from_documents(document: Mapping[str, Any]) -> dict[str, Lock]:

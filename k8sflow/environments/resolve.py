@@ -6,19 +6,20 @@ import hashlib
 import json
 import os
 import re
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from k8sflow.environments import cache, uv
+from k8sflow import toml
+from k8sflow.environments import cache, platforms, pylock, sources, uv, uv_lock
 from k8sflow.environments.lock import Lock
 from k8sflow.environments.runtime import constraints
 from k8sflow.errors import DependencyError
 from k8sflow.flow.decorators.package_names import leading, normalized
-from k8sflow.flow.decorators.pypi import Requested
+from k8sflow.flow.decorators.requested import Requested, SourceKind
 
 # Settings of uv that don't change what it resolves.
 _IRRELEVANT = frozenset(
@@ -31,12 +32,8 @@ _PATH = re.compile(r'(\bpath = )("(?:[^"\\]|\\.)*")')
 _CREDENTIALS = re.compile(r"(https?://)[^/@\s\"'?#]+@")
 # Folders inside of a package's folder that its wheel doesn't depend on.
 _NOT_SOURCE = frozenset({".git", ".venv", "__pycache__", "build", "dist"})
+_FOLDERS = "# folders: "
 _SETTINGS = re.compile(rb"^\s*\[+\s*tool\.uv\b", re.MULTILINE)
-
-
-def python_of(requested: Requested) -> str:
-    """The version of Python of an environment: the one that was asked for, or that of this process."""
-    return requested.python or ".".join(map(str, sys.version_info[:2]))
 
 
 def host_platform() -> str:
@@ -74,43 +71,93 @@ def resolve(
         DependencyError: It can't be resolved.
     """
     _refuse_credentials(what, requested)
-    file = cache.folder("locks") / f"{_key(requested, folder, platform)}.json"
-    if not refresh and (known := _known(file)) is not None:
+    inputs = sources.read(what, requested, folder)
+    python = platforms.chosen_python(what, requested.python, list(inputs.pythons))
+    file = cache.folder("locks") / f"{_key(requested, folder, python, platform, inputs.digest)}.json"
+    if not refresh and (known := _known(file)) is not None and _is_current(known):
         return known
-    python = python_of(requested)
     with tempfile.TemporaryDirectory(prefix="k8sflow-lock-") as made:
-        output, constraint_file = Path(made, "pylock.toml"), Path(made, "k8sflow-constraints.txt")
-        constraint_file.write_text("".join(f"{line}\n" for line in constraints()), encoding="utf-8")
-        arguments = ["pip", "compile", "--quiet", "--no-header", "--format=pylock.toml", "-", f"--output-file={output}"]
-        arguments += [f"--constraints={constraint_file}", f"--python-version={python}"]
-        if platform is not None:
-            arguments += [f"--python-platform={platform}", "--only-binary=:all:"]
-        arguments += ["--refresh"] if refresh else []
-        try:
-            uv.call(what, arguments, folder, "".join(f"{line}\n" for line in requested.requirements))
-        except DependencyError as error:
-            raise _with_own_needs(error, requested) from error
-        text = portable(output.read_text(encoding="utf-8"), Path(os.path.realpath(made))) + _folders(requested, folder)
-        lock = Lock(requested.requirements, python, platform or host_platform(), text)
+        here = Path(os.path.realpath(made))
+        if requested.lock is not None:
+            text = portable(uv_lock.exported(what, requested.lock, folder, here), _home(requested, folder, here))
+            text = uv_lock.reduced(what, text, Path(requested.lock.file).name, python, platform)
+        else:
+            try:
+                text = portable(_compiled(what, requested, folder, python, platform, here, is_new=refresh), here)
+            except DependencyError as error:
+                raise _with_own_needs(sources.located(error, requested, folder), requested) from error
+            text = pylock.verified(what, text, inputs.hashes)
+        lock = Lock(requested.lines, python, platform or host_platform(), text + _folders(text), inputs=inputs.digest)
     cache.write(file, json.dumps(lock.to_document()).encode())
     return lock
 
 
-def answers(lock: Lock, requested: Requested, folder: Path, platform: str | None) -> bool:
+def _home(requested: Requested, folder: Path, made: Path) -> Path:
+    """The folder from which the paths of a lock start: that of a pylock.toml, or the one into which uv wrote it."""
+    assert requested.lock is not None, "the caller has looked"
+    file = sources.path_of(requested.lock, folder)
+    return file.parent if file.suffix == ".toml" else made
+
+
+def _compiled(
+    what: str, requested: Requested, folder: Path, python: str, platform: str | None, made: Path, *, is_new: bool
+) -> str:
+    """The lock that uv makes of a request.
+
+    Raises:
+        DependencyError: It can't be resolved.
+    """
+    output, constraint_file, overrides = (
+        made / name for name in ("pylock.toml", "k8sflow-constraints.txt", "k8sflow-overrides.txt")
+    )
+    constraint_file.write_text("".join(f"{line}\n" for line in constraints()), encoding="utf-8")
+    arguments = ["pip", "compile", "--quiet", "--no-header", "--format=pylock.toml", "-", f"--output-file={output}"]
+    arguments += [f"--constraints={constraint_file}", f"--python-version={python}"]
+    if requested.sources:  # a project that k8sflow is used in names it; the step has that of the driver
+        overrides.write_text("k8sflow ; python_version < '0'\n", encoding="utf-8")
+        arguments += [f"--overrides={overrides}", f"--project={sources.settings_folder(requested, folder)}"]
+    for source in requested.sources:
+        path = sources.path_of(source, folder)
+        named = os.path.relpath(path, folder) if source.kind is SourceKind.REQUIREMENTS else str(path)
+        arguments += [named] if not source.groups or sources.has_project(path) else []
+        arguments += [f"--extra={extra}" for extra in source.extras]
+        arguments += [f"--group={path}:{group}" for group in source.groups]
+    if platform is not None:
+        arguments += [f"--python-platform={platform}", "--only-binary=:all:"]
+    arguments += ["--refresh"] if is_new else []
+    uv.call(what, arguments, folder, "".join(f"{line}\n" for line in requested.requirements))
+    return output.read_text(encoding="utf-8")
+
+
+def answers(lock: Lock, requested: Requested, platform: str | None) -> bool:
     """True if a lock is that of a request, so that a resumed run can keep it.
 
     Args:
         lock: The lock.
         requested: The request.
-        folder: The flow's folder.
         platform: As in ``resolve``.
-
-    Raises:
-        DependencyError: A file or folder from which a package is installed can't be read.
     """
-    wanted = (requested.requirements, python_of(requested), platform or host_platform())
-    same = (lock.requirements, lock.python, lock.platform) == wanted
-    return same and lock.text.endswith(_folders(requested, folder))
+    if (lock.requirements, lock.platform) != (requested.lines, platform or host_platform()):
+        return False
+    if not requested.sources or requested.python is not None:
+        is_exact = requested.python is None or requested.python[0].isdigit()
+        if is_exact and lock.python != platforms.chosen_python("the packages", requested.python, []):
+            return False
+    return _folders(lock.text) in {"", lock.text[lock.text.rfind(_FOLDERS) :]}
+
+
+def has_changed(lock: Lock, requested: Requested, folder: Path) -> bool:
+    """True if the files that a request names say something else than when it was locked.
+
+    Args:
+        lock: The lock.
+        requested: The request.
+        folder: The flow's folder.
+    """
+    try:
+        return bool(requested.sources) and sources.read("the packages", requested, folder).digest != lock.inputs
+    except DependencyError:  # a file is missing, and the lock does without it
+        return True
 
 
 def portable(text: str, folder: Path) -> str:
@@ -141,6 +188,7 @@ def _refuse_credentials(what: str, requested: Requested) -> None:
 def _with_own_needs(error: DependencyError, requested: Requested) -> DependencyError:
     """The error, with the versions that k8sflow needs of packages that were asked for."""
     names = {normalized(leading(line)) for line in requested.requirements}
+    names |= {name for name in re.findall(r"[a-z0-9][a-z0-9-]*", error.cause) if requested.sources}
     needs = [line for line in constraints() if normalized(leading(line)) in names]
     if not needs:
         return error
@@ -155,7 +203,7 @@ def _known(file: Path) -> Lock | None:
         return None
 
 
-def _key(requested: Requested, folder: Path, platform: str | None) -> str:
+def _key(requested: Requested, folder: Path, python: str, platform: str | None, inputs: str = "") -> str:
     """A name for a request with everything that its answer depends on, apart from what the index has."""
     settings = {
         name: _CREDENTIALS.sub(r"\1", value)
@@ -163,13 +211,14 @@ def _key(requested: Requested, folder: Path, platform: str | None) -> str:
         if name.startswith("UV_") and name not in _IRRELEVANT and not _CREDENTIAL.fullmatch(name)
     }
     document: dict[str, Any] = {
-        "requirements": requested.requirements,
-        "python": python_of(requested),
+        "requirements": requested.lines,
+        "inputs": inputs,
+        "python": python,
         "platform": platform or host_platform(),
         "implementation": sysconfig.get_config_var("SOABI"),
         "constraints": constraints(),
         "settings": settings,
-        "file": _settings_file(folder),
+        "file": _settings_file(sources.settings_folder(requested, folder)),
         "sources": _local_sources(requested, folder),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
@@ -236,8 +285,22 @@ def _inside(path: Path) -> list[tuple[str, int, int]]:
     return found
 
 
-def _folders(requested: Requested, folder: Path) -> str:
+def _is_current(lock: Lock) -> bool:
+    """True if the folders and files of this machine from which a lock's packages are installed are unchanged."""
+    if _folders(lock.text) not in {"", lock.text[lock.text.rfind(_FOLDERS) :]}:
+        return False
+    for package in lock.packages if "archive" in lock.text else ():
+        if package.is_direct and package.wheel is not None and package.wheel.url.startswith("file:"):
+            file = Path(unquote(urlsplit(package.wheel.url).path))
+            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != package.wheel.sha256:
+                return False
+    return True
+
+
+def _folders(text: str) -> str:
     """A line for a lock with packages from folders: after a change of a file, it is another lock."""
-    sources = _local_sources(requested, folder)
-    inside = {source: files for source, files in sources.items() if isinstance(files, list)}
-    return f"# folders: {hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""
+    if "directory" not in text:
+        return ""
+    named = [package["directory"] for package in toml.loads(text).get("packages", ()) if "directory" in package]
+    inside = {folder["path"]: _inside(Path(folder["path"])) for folder in named if not folder.get("editable")}
+    return f"{_FOLDERS}{hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""

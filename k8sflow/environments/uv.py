@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from k8sflow.errors import DependencyError
@@ -17,6 +17,8 @@ _UNREACHABLE = re.compile(
     re.IGNORECASE,
 )
 _FULL = re.compile(r"no space left on device|os error (28|122)|disk quota", re.IGNORECASE)
+_REFUSED = re.compile(r"lack of valid authentication|\b40[13] (unauthorized|forbidden)", re.IGNORECASE)
+_UNDEFINED = re.compile(r"is not defined in the project's|extra not found|group .* was not found in", re.IGNORECASE)
 _MISMATCH = re.compile(r"hash mismatch", re.IGNORECASE)
 _UNKNOWN = re.compile(r"was not found in the (package registry|provided package locations)")
 _NO_WHEEL = re.compile(r"has no wheels with a matching|no usable wheels|--no-build|--only-binary", re.IGNORECASE)
@@ -27,12 +29,22 @@ _EXPLANATIONS = (
     (
         _MISMATCH,
         "can't be installed: a file is not the one that was locked",
-        "The index or the folder has another file of the same name. If it should, add --refresh-environments.",
+        "The index or the folder has another file of the same name. If so, add --refresh-environments, or lock again.",
+    ),
+    (
+        _REFUSED,
+        "can't be fetched: the index refuses the credentials, or needs some",
+        "Name them in ~/.netrc, in UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD, or in the URL of the index.",
+    ),
+    (
+        _UNDEFINED,
+        "can't be resolved: the project has no such group or extra",
+        "Look at [dependency-groups] and [project.optional-dependencies] of its pyproject.toml.",
     ),
     (
         _UNKNOWN,
         "can't be resolved: a package does not exist",
-        "Look for its name on the index. Another index is named by UV_INDEX, or in uv.toml or pyproject.toml.",
+        "Look for its name on the index; conda's may differ. UV_INDEX, uv.toml or pyproject.toml name other indexes.",
     ),
     (
         _NO_WHEEL,
@@ -70,7 +82,9 @@ def program() -> str:
     )
 
 
-def call(what: str, arguments: Sequence[str], folder: Path, text: str = "") -> str:
+def call(
+    what: str, arguments: Sequence[str], folder: Path, text: str = "", variables: Mapping[str, str] | None = None
+) -> str:
     """Runs uv; returns its output.
 
     Args:
@@ -78,12 +92,13 @@ def call(what: str, arguments: Sequence[str], folder: Path, text: str = "") -> s
         arguments: The command and its options.
         folder: The working folder, in which, and above which, uv looks for its settings.
         text: Its standard input.
+        variables: Variables for it alone, such as addresses with credentials, which others see on a command line.
 
     Raises:
         DependencyError: uv is missing, or failed; its explanation is the cause.
     """
     environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
-    environment |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environment |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", **(variables or {})}
     command = [program(), *arguments]
     try:
         done = subprocess.run(
@@ -114,5 +129,5 @@ def explained(what: str, said: str) -> DependencyError:
     return DependencyError(
         f"{what} can't be resolved or installed.",
         cause=cause,
-        advice="This is what uv says. Change the versions in @pypi or @pypi_base.",
+        advice="This is what uv says. Change the versions in @pypi or @pypi_base, or the file that they name.",
     )

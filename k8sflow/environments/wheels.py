@@ -9,6 +9,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from k8sflow.environments import cache, credentials
@@ -42,13 +43,14 @@ def _stored(what: str, package: LockedPackage) -> StoredWheel:
     return StoredWheel(package.name, package.version, wheel.name, wheel.sha256, package.is_direct)
 
 
-def fetched(what: str, wheel: Wheel, folder: Path) -> bytes:
+def fetched(what: str, wheel: Wheel, folder: Path, indexes: Sequence[str] = ()) -> bytes:
     """The content of a wheel, from the cache or from where the lock says that it is.
 
     Args:
         what: The environment, as the subject of an error.
         wheel: The wheel.
-        folder: The flow's folder, from which uv looks for its settings.
+        folder: The folder from which uv looks for its settings.
+        indexes: The addresses of indexes with credentials that requirements files name.
 
     Raises:
         DependencyError: It can't be fetched, or is not the one that was locked.
@@ -57,7 +59,7 @@ def fetched(what: str, wheel: Wheel, folder: Path) -> bytes:
     try:
         data = kept.read_bytes()
     except OSError:
-        data = _read(what, wheel, folder)
+        data = _read(what, wheel, folder, indexes)
         _verify(what, wheel, data)
         cache.write(kept, data)
         return data
@@ -66,7 +68,7 @@ def fetched(what: str, wheel: Wheel, folder: Path) -> bytes:
             os.utime(kept)  # ``prune`` spares what was used
         return data
     kept.unlink(missing_ok=True)
-    return fetched(what, wheel, folder)
+    return fetched(what, wheel, folder, indexes)
 
 
 def _verify(what: str, wheel: Wheel, data: bytes) -> None:
@@ -79,12 +81,12 @@ def _verify(what: str, wheel: Wheel, data: bytes) -> None:
         )
 
 
-def _read(what: str, wheel: Wheel, folder: Path) -> bytes:
+def _read(what: str, wheel: Wheel, folder: Path, indexes: Sequence[str]) -> bytes:
     parts = urllib.parse.urlsplit(wheel.url)
     try:
         if parts.scheme == "file":
             return Path(urllib.parse.unquote(parts.path)).read_bytes()
-        with urllib.request.urlopen(_request(parts, folder), timeout=_SECONDS) as answer:  # noqa: S310  an index is http
+        with urllib.request.urlopen(_request(parts, folder, indexes), timeout=_SECONDS) as answer:  # noqa: S310  an index is http
             data: bytes = answer.read()
             return data
     except (OSError, ValueError) as error:
@@ -96,10 +98,10 @@ def _read(what: str, wheel: Wheel, folder: Path) -> bytes:
         ) from error
 
 
-def _request(parts: urllib.parse.SplitResult, folder: Path) -> urllib.request.Request:
+def _request(parts: urllib.parse.SplitResult, folder: Path, indexes: Sequence[str]) -> urllib.request.Request:
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     request = urllib.request.Request(urllib.parse.urlunsplit(bare))  # noqa: S310  as above
-    if (found := credentials.of(parts, folder)) is not None:
+    if (found := credentials.of(parts, folder, indexes)) is not None:
         value = base64.b64encode(":".join(found).encode()).decode()
         # Not to the bucket to which an index may redirect, which would refuse it, and has no need to know it.
         request.add_unredirected_header("Authorization", f"Basic {value}")

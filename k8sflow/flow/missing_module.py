@@ -12,7 +12,7 @@ from typing import Any
 
 from k8sflow.flow.decorators.package_names import bare, normalized
 
-_DECORATORS = frozenset({"pypi", "pypi_base"})
+_DECORATORS = frozenset({"pypi", "pypi_base", "conda", "conda_base"})
 # Packages whose modules have another name than they themselves.
 _PACKAGES = {
     "attr": "attrs",
@@ -124,7 +124,7 @@ def _packages(call: ast.expr) -> Iterator[str]:
     match call:
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), keywords=keywords) if name in _DECORATORS:
             for keyword in keywords:
-                if keyword.arg == "packages" and isinstance(keyword.value, ast.Dict):
+                if keyword.arg in {"packages", "libraries"} and isinstance(keyword.value, ast.Dict):
                     for key in keyword.value.keys:
                         if isinstance(key, ast.Constant) and isinstance(key.value, str):
                             yield key.value

@@ -2,75 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow.decorators import conda as conda_module
 from k8sflow.flow.decorators import parsers
+from k8sflow.flow.decorators import requested as values
 from k8sflow.flow.decorators.base import Decoration, Option, decorator
 from k8sflow.flow.decorators.package_names import bare, normalized
+from k8sflow.flow.decorators.requested import Requested, Source, SourceKind
 from k8sflow.flow.missing_module import explain_at_the_end
 
-_NAME = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(\[[A-Za-z0-9._,\s-]*\])?")
-_PYTHON = re.compile(r"3\.\d{1,2}(\.\d{1,2})?")
-_VERSION = re.compile(r"[0-9][A-Za-z0-9.*+!_-]*")
-_OPERATORS = ("<", ">", "=", "!", "~")
-_SOURCES = ("git+", "http://", "https://", "file:", "./", "../", "/")
 _PAGE = "docs/environments.md"
+_FILES = ("requirements", "pyproject", "lock")
 
 
-@dataclass(frozen=True)
-class Requested:
-    """The environment that a step asks for.
-
-    Args:
-        requirements: The packages, as lines of a requirements file, in alphabetical order.
-        python: The version of Python, such as ``3.12``; None for that of the run.
-    """
-
-    requirements: tuple[str, ...]
-    python: str | None = None
-
-
-def _packages(value: object) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, version in parsers.table(value).items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name.strip()):
-            raise ValueError(f"{name!r} can't be the name of a package")
-        if isinstance(version, bool | float) or not isinstance(version, str | int | None):
-            raise ValueError(f"the version of {name!r} has to be a text, such as '2.10': a number would be 2.1")  # noqa: TRY004  one refusal
-        if normalized(bare(name)) in {normalized(bare(other)) for other in found}:
-            raise ValueError(f"{name!r} is named twice")
-        found[name.strip()] = _condition(name, "" if version is None else str(version).strip())
-    return found
-
-
-def _condition(name: str, version: str) -> str:
-    """The rest of a package's line in a requirements file."""
-    if "\n" in version:
-        raise ValueError(f"the version of {name!r} has more than one line")
-    if version in {"", "*"}:
-        return ""
-    if version.startswith("@"):
-        return f" @ {version[1:].strip()}"
-    if version.startswith(_SOURCES):
-        return f" @ {version}"
-    if version.startswith(_OPERATORS):
-        return version
-    if not _VERSION.fullmatch(version):
-        raise ValueError(f"{version!r} is not a version of {name!r}")
-    return f"=={version}"
-
-
-def _python(value: object) -> str:
-    found = str(value) if isinstance(value, str) else ""
-    if not _PYTHON.fullmatch(found.strip()):
-        raise ValueError(f"{value!r} is not a version of Python such as '3.12'")
-    return found.strip()
-
-
-def _extras(value: object) -> dict[str, tuple[str, ...]]:
+def _extras(value: object) -> dict[str, tuple[str, ...]] | tuple[str, ...]:
+    if not isinstance(value, Mapping):
+        return values.names(value)
     return {
         name: tuple(str(extra).strip() for extra in parsers.listed(extras, "extras"))
         for name, extras in parsers.table(value).items()
@@ -79,17 +30,39 @@ def _extras(value: object) -> dict[str, tuple[str, ...]]:
 
 def _check(options: Mapping[str, Any]) -> None:
     names = {normalized(bare(name)) for name in options["packages"] or {}}
-    for name in options["extras"] or {}:
+    for name in options["extras"] or {} if isinstance(options["extras"], Mapping) else {}:
         if normalized(name) not in names:
             raise ValueError(f"extras names {name!r}, which is not among the packages")
+    others = [name for name in ("packages", "requirements", "pyproject") if options[name]]
+    if options["lock"] and others:
+        raise ValueError(f"lock has all packages of the step, so {' and '.join(others)} can't be added to it")
+
+
+def _check_base(options: Mapping[str, Any]) -> None:
+    _check(options)
+    project = options["pyproject"] or options["lock"]
+    if _of_project(options) and not project and not options["disabled"]:
+        raise ValueError("groups, and extras as a list, are those of a project: name it by pyproject or lock")
 
 
 _Packages = Annotated[
-    Mapping[str, str] | None, Option(_packages, "the packages: names and versions, as {'pandas': '>=2.2'}")
+    Mapping[str, str] | None, Option(values.packages, "the packages: names and versions, as {'pandas': '>=2.2'}")
 ]
-_Python = Annotated[str | None, Option(_python, "the version of Python, such as '3.12'")]
+_Python = Annotated[str | None, Option(values.python, "the version of Python, such as '3.12'")]
 _Extras = Annotated[
-    Mapping[str, Sequence[str]] | None, Option(_extras, "extras of packages, as {'pandas': ['parquet']}")
+    Mapping[str, Sequence[str]] | Sequence[str] | None,
+    Option(_extras, "extras of packages, as {'pandas': ['parquet']}, or those of the project, as ['plots']"),
+]
+_Requirements = Annotated[
+    str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    Option(values.files, "a requirements file, or several, beside the flow's file"),
+]
+_Pyproject = Annotated[
+    str | os.PathLike[str] | None, Option(values.file, "the pyproject.toml whose dependencies are the packages")
+]
+_Groups = Annotated[str | Sequence[str] | None, Option(values.names, "dependency groups of the project")]
+_Lock = Annotated[
+    str | os.PathLike[str] | None, Option(values.file, "the uv.lock, or pylock.toml, that has all packages")
 ]
 
 
@@ -99,53 +72,123 @@ def pypi(
     packages: _Packages = None,
     python: _Python = None,
     extras: _Extras = None,
+    requirements: _Requirements = None,
+    pyproject: _Pyproject = None,
+    groups: _Groups = None,
+    lock: _Lock = None,
     disabled: Annotated[bool | str, Option(parsers.flag, "whether the step runs without an environment")] = False,
 ) -> None: ...
 
 
-@decorator("gives every step an environment with these packages of PyPI", on="flow", check=_check, page=_PAGE)
+@decorator("gives every step an environment with these packages of PyPI", on="flow", check=_check_base, page=_PAGE)
 def pypi_base(
     *,
     packages: _Packages = None,
     python: _Python = None,
     extras: _Extras = None,
+    requirements: _Requirements = None,
+    pyproject: _Pyproject = None,
+    groups: _Groups = None,
+    lock: _Lock = None,
     disabled: Annotated[bool | str, Option(parsers.flag, "whether steps run without an environment")] = False,
 ) -> None: ...
 
 
-def requested(of_flow: Sequence[Decoration], of_step: Sequence[Decoration]) -> Requested | None:
+def requested(
+    of_flow: Sequence[Decoration], of_step: Sequence[Decoration], script: Source | None = None
+) -> Requested | None:
     """The environment that a step asks for; None if it runs in that of the driver.
 
     Args:
         of_flow: The decorators of the flow's class.
         of_step: The decorators of the step, those of ``--with`` included.
+        script: The flow's file, where metadata at its top names packages.
 
     Raises:
         FlowDefinitionError: An option can't be used.
     """
-    base = next((found.parsed() for found in of_flow if found.name == pypi_base.name), None)
-    own = next((found.parsed() for found in of_step if found.name == pypi.name), None)
-    if own is not None and own["disabled"]:
+    own = _layers(of_step)
+    if any(options["disabled"] for _, options in own):
         return None
-    layers = [options for options in (base, own) if options is not None and not options["disabled"]]
-    if not layers:
+    base = _layers(of_flow)
+    if any(options["disabled"] for _, options in base):
+        script = None
+    layers = [(found, options) for found, options in (*base, *own) if not options["disabled"]]
+    if not layers and script is None:
         return None
     lines: dict[str, str] = {}
-    for options in layers:
+    for _, options in layers:
+        extras = options["extras"] if isinstance(options["extras"], Mapping) else {}
         for name, condition in (options["packages"] or {}).items():
-            key = normalized(bare(name))
-            lines[key] = _line(name, condition, options["extras"] or {})
-    pythons = [options["python"] for options in layers if options["python"] is not None]
-    return Requested(tuple(lines[key] for key in sorted(lines)), pythons[-1] if pythons else None)
+            lines[normalized(bare(name))] = values.line(name, condition, extras)
+    pythons = [options["python"] for _, options in layers if options["python"] is not None]
+    sources = _sources(layers, script)
+    if lines and any(source.kind is SourceKind.LOCK for source in sources):
+        raise _added_to_lock(layers)
+    return Requested(tuple(lines[key] for key in sorted(lines)), pythons[-1] if pythons else None, sources)
 
 
-def _line(name: str, condition: str, extras: Mapping[str, Sequence[str]]) -> str:
-    package = bare(name)
-    inside = name.strip()[len(package) :].strip().strip("[]")
-    written = [part.strip() for part in inside.split(",") if part.strip()]
-    more = [extra for key, found in extras.items() if normalized(key) == normalized(package) for extra in found]
-    every = ",".join(dict.fromkeys([*written, *more]))
-    return f"{package}[{every}]{condition}" if every else f"{package}{condition}"
+def _layers(decorations: Sequence[Decoration]) -> list[tuple[Decoration, dict[str, Any]]]:
+    """The decorators that name packages, conda's first, with their options as those of ``@pypi``."""
+    empty = dict.fromkeys(("extras", "groups", *_FILES))
+    conda = [found for found in decorations if found.name in {"conda", "conda_base"}]
+    pypi = [found for found in decorations if found.name in {"pypi", "pypi_base"}]
+    return [
+        *((found, {**empty, **conda_module.as_pypi(found)}) for found in conda),
+        *((found, found.parsed()) for found in pypi),
+    ]
+
+
+def _of_project(options: Mapping[str, Any]) -> bool:
+    """True if options name groups or extras of a project."""
+    extras = options["extras"]
+    return bool(options["groups"]) or bool(extras and not isinstance(extras, Mapping))
+
+
+def _sources(layers: Sequence[tuple[Decoration, Mapping[str, Any]]], script: Source | None) -> tuple[Source, ...]:
+    """The files that layers name. A later project, or a lock, takes the place of those before it."""
+    requirements: list[str] = []
+    project: tuple[SourceKind, str] | None = None
+    groups: list[str] = []
+    extras: list[str] = []
+    for decoration, options in layers:
+        named = options["lock"] or options["pyproject"]
+        if named:
+            project = (SourceKind.LOCK if options["lock"] else SourceKind.PYPROJECT, named)
+            groups, extras = [], []
+        if options["lock"]:
+            requirements, script = [], None
+        requirements += options["requirements"] or ()
+        groups += options["groups"] or ()
+        if _of_project(options):
+            if project is None:
+                raise _without_project(decoration)
+            extras += options["extras"] if not isinstance(options["extras"], Mapping | None) else ()
+    if requirements and project is not None and project[0] is SourceKind.LOCK:
+        raise _added_to_lock(layers)
+    return (
+        *([script] if script is not None else []),
+        *(Source(SourceKind.REQUIREMENTS, file) for file in dict.fromkeys(requirements)),
+        *([Source(*project, tuple(dict.fromkeys(groups)), tuple(dict.fromkeys(extras)))] if project else []),
+    )
+
+
+def _without_project(decoration: Decoration) -> FlowDefinitionError:
+    return FlowDefinitionError(
+        f"{decoration.location}: @{decoration.name} names groups or extras of a project, and no project is named.",
+        advice="Write pyproject= or lock= here, or in @pypi_base above the class.",
+    )
+
+
+def _added_to_lock(layers: Sequence[tuple[Decoration, Mapping[str, Any]]]) -> FlowDefinitionError:
+    adding = next(found for found, options in reversed(layers) if options["packages"] or options["requirements"])
+    locked, options = next((found, options) for found, options in reversed(layers) if options["lock"])
+    return FlowDefinitionError(
+        f"{adding.location}: @{adding.name} names packages, and @{locked.name} has lock={options['lock']!r}, which "
+        "has all packages of a step.",
+        advice="Add them to the project's dependencies (`uv add NAME --group GROUP`) and name the group: "
+        "@pypi(groups=['GROUP']).",
+    )
 
 
 explain_at_the_end()

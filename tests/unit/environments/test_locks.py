@@ -8,11 +8,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from k8sflow.environments import cache, resolve
+from k8sflow.environments import cache, platforms, resolve
 from k8sflow.environments.lock import Lock
 from k8sflow.environments.search_path import packages_first
 from k8sflow.errors import DependencyError
-from k8sflow.flow.decorators.pypi import Requested
+from k8sflow.flow.decorators.requested import Requested
 
 
 def test_paths_are_absolute_and_credentials_are_removed() -> None:
@@ -40,11 +40,12 @@ def test_the_lock_of_a_folder_holds_until_a_file_in_it_changes(tmp_path: Path) -
     inner.mkdir(parents=True)
     (inner / "a.py").write_text("1")
     requested = Requested(("own @ ./own",))
-    line = resolve._folders(requested, tmp_path)
-    lock = Lock(requested.requirements, resolve.python_of(requested), resolve.host_platform(), f"…\n{line}")
-    assert resolve.answers(lock, requested, tmp_path, None)
+    text = f'[[packages]]\nname = "own"\ndirectory = {{ path = "{tmp_path / "own"}" }}\n'
+    python = platforms.chosen_python("it", None, [])
+    lock = Lock(requested.lines, python, resolve.host_platform(), text + resolve._folders(text))
+    assert resolve.answers(lock, requested, None)
     (inner / "a.py").write_text("12")
-    assert not resolve.answers(lock, requested, tmp_path, None)
+    assert not resolve.answers(lock, requested, None)
 
 
 def test_a_wheel_may_have_any_path() -> None:
@@ -61,12 +62,12 @@ def test_a_token_of_an_index_that_changes_is_not_another_request(
     requested = Requested(("x",))
     monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "one")
     monkeypatch.setenv("UV_INDEX", "ours=https://me:one@index.example/simple")
-    before = resolve._key(requested, tmp_path, None)
+    before = resolve._key(requested, tmp_path, "3.12", None)
     monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "two")
     monkeypatch.setenv("UV_INDEX", "ours=https://me:two@index.example/simple")
-    assert resolve._key(requested, tmp_path, None) == before
+    assert resolve._key(requested, tmp_path, "3.12", None) == before
     monkeypatch.setenv("UV_INDEX", "ours=https://me:two@other.example/simple")
-    assert resolve._key(requested, tmp_path, None) != before
+    assert resolve._key(requested, tmp_path, "3.12", None) != before
 
 
 def test_a_users_own_settings_of_uv_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

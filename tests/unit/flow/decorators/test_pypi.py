@@ -9,7 +9,8 @@ import pytest
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators import pypi as module
 from k8sflow.flow.decorators.base import Decoration, of
-from k8sflow.flow.decorators.pypi import Requested, pypi, requested
+from k8sflow.flow.decorators.pypi import pypi, requested
+from k8sflow.flow.decorators.requested import Requested
 
 
 def of_flow(**options: Any) -> tuple[Decoration, ...]:
