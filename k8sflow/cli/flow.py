@@ -16,6 +16,7 @@ from k8sflow.cli import (
     before_command,
     completion,
     datastore,
+    env,
     graphs,
     kubernetes,
     metaflow_commands,
@@ -24,6 +25,7 @@ from k8sflow.cli import (
     run_options,
     runner_call,
 )
+from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
@@ -109,6 +111,7 @@ def _group(definition: FlowDefinition) -> click.Group:
         kubernetes.command(definition),
         batch.command(definition),
         *reading.commands(flow),
+        env.command(Scope.of_flow(flow), definition, _shared_options(definition)),
         completion.command(group, program),
         *_commands_of_pods(definition),
     ):

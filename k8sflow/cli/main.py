@@ -9,6 +9,7 @@ import click
 import k8sflow
 from k8sflow import config, debug_log
 from k8sflow.cli import completion, datastore, doctor, env, output, reading, settings
+from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown, leave
 
 
@@ -49,7 +50,7 @@ for _command in (
     *reading.commands(),
     settings.command,
     doctor.command,
-    env.command,
+    env.command(Scope.everywhere()),
     completion.command(main, "k8sflow"),
 ):
     main.add_command(_command)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.environments import cache, uv
-from k8sflow.environments.lock import Lock
+from k8sflow.environments.lock import FOLDERS, Lock
 from k8sflow.environments.runtime import constraints
 from k8sflow.errors import DependencyError
 from k8sflow.flow.decorators.package_names import leading, normalized
@@ -227,4 +227,4 @@ def _folders(requested: Requested, folder: Path) -> str:
     """A line for a lock with packages from folders: after a change of a file, it is another lock."""
     sources = _local_sources(requested, folder)
     inside = {source: files for source, files in sources.items() if isinstance(files, list)}
-    return f"# folders: {hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""
+    return f"{FOLDERS}{hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.environments.lock import Lock, LockedPackage
+from k8sflow import units
+from k8sflow.environments.lock import Lock, Wheel
 from k8sflow.errors import DependencyError
 from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.executors.environments import what_of
+from k8sflow.flow.compile import checked
 from k8sflow.flow.decorators import conda
 from k8sflow.flow.decorators.pypi import Requested, requested
 from k8sflow.flow.definition import FlowDefinition
@@ -46,6 +48,37 @@ def lock_environments(
         DependencyError: Packages can't be resolved or installed.
         FlowDefinitionError: A step has ``@conda``.
     """
+    locks = resolved_environments(request, definition, placement, origin, only)
+    prepared: dict[str, Lock] = {}
+    for step, lock in locks.items():
+        if step in prepared:
+            continue
+        where = _platform(step, placement)
+        users = [other for other in locks if locks[other] is lock and _platform(other, placement) == where]
+        prepared |= dict.fromkeys(users, _prepared(users, lock, where, request, store, console))
+    return {step: prepared[step] for step in locks}
+
+
+def resolved_environments(
+    request: RunRequest,
+    definition: FlowDefinition,
+    placement: Placement,
+    origin: RunRecord | None = None,
+    only: str | None = None,
+) -> dict[str, Lock]:
+    """The locks of the steps that have an environment of their own, by step; nothing is installed.
+
+    Args:
+        request: The request of the user.
+        definition: The flow.
+        placement: Where the steps run.
+        origin: The run that this one resumes: a step that asks for the same packages keeps its lock.
+        only: The step that is to run; None for all.
+
+    Raises:
+        DependencyError: Packages can't be resolved.
+        FlowDefinitionError: A step has ``@conda``.
+    """
     if not request.has_environments:
         return {}
     found: dict[str, Lock] = {}
@@ -55,10 +88,23 @@ def lock_environments(
         where = _platform(step, placement)
         if (wanted, where) not in resolved:
             users = [other for other in steps if (steps[other], _platform(other, placement)) == (wanted, where)]
-            lock = _resolved(users, wanted, where, request, origin)
-            resolved[wanted, where] = _prepared(users, lock, where, request, store, console)
+            resolved[wanted, where] = _resolved(users, wanted, where, request, origin)
         found[step] = resolved[wanted, where]
     return found
+
+
+def locks_of_flow(request: RunRequest) -> dict[str, Lock]:
+    """The locks that a run would have, by step, without a run.
+
+    Args:
+        request: The run's request.
+
+    Raises:
+        DependencyError: Packages can't be resolved.
+        FlowDefinitionError: The flow has mistakes, or a step has ``@conda``.
+    """
+    definition = checked(request.definition)
+    return resolved_environments(request, definition, Placement.of(definition, request.decorators, request.settings))
 
 
 def unresolved(request: RunRequest, definition: FlowDefinition, placement: Placement) -> dict[str, Lock]:
@@ -114,19 +160,27 @@ def _prepared(
         return lock
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it loads logging
 
-    from k8sflow.environments.wheels import fetched, stored_files  # noqa: PLC0415  it loads the client of HTTP
+    from k8sflow.environments import wheels  # noqa: PLC0415  it loads the client of HTTP
 
     what = what_of(steps)
-    lock = replace(lock, files=stored_files(what, lock))
+    lock = replace(lock, files=wheels.stored_files(what, lock))
     artifacts = ArtifactStore(store, request.definition.name)
 
-    def save(package: LockedPackage) -> None:
-        assert package.wheel is not None, "stored_files has refused the lock"
-        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, code_folder(request.flow))])
+    def is_missing(wheel: Wheel) -> bool:
+        size = wheels.size_of(wheel)
+        return size is None or not artifacts.has_young(wheel.sha256, size)
 
-    console.say(f"Putting the {_counted(lock)} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
+    def save(wheel: Wheel) -> None:
+        artifacts.save_blob(wheel.sha256, [wheels.fetched(what, wheel, code_folder(request.flow))])
+
+    every = [package.wheel for package in lock.packages if package.wheel is not None]
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        list(pool.map(save, lock.packages))
+        asked = list(pool.map(is_missing, every))
+        missing = [wheel for wheel, is_not_there in zip(every, asked, strict=True) if is_not_there]
+        if missing:
+            count = units.count(len(missing), "package")
+            console.say(f"Putting {count} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
+        list(pool.map(save, missing))
     return lock
 
 
@@ -134,13 +188,8 @@ def _make(steps: list[str], lock: Lock, folder: Path, console: Console) -> None:
     """Makes the environment of some steps where it doesn't exist."""
     from k8sflow.environments import local  # noqa: PLC0415  as below
 
-    note = f"Making the environment of {', '.join(steps)}: {_counted(lock)} …"
+    note = f"Making the environment of {', '.join(steps)}: {units.count(len(lock.packages), 'package')} …"
     local.ensure(what_of(steps), lock, lambda: console.say(note, Tone.DIM, is_aside=True), folder)
-
-
-def _counted(lock: Lock) -> str:
-    count = len(lock.packages)
-    return f"{count} package{'' if count == 1 else 's'}"
 
 
 def _requests(request: RunRequest, definition: FlowDefinition) -> dict[str, Requested]:

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from k8sflow import units
 from k8sflow.environments.lock import Lock, StoredWheel
 from k8sflow.errors import DependencyError, StorageError
 from k8sflow.storage.artifacts import blob_key
@@ -69,8 +70,7 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         list(pool.map(install, lock.files))
-    count = len(lock.files)
-    say(f"installed {count} package{'' if count == 1 else 's'} in {time.monotonic() - before:.1f} s")
+    say(f"installed {units.count(len(lock.files), 'package')} in {time.monotonic() - before:.1f} s")
     return python
 
 
