@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +45,8 @@ def ensure(what: str, lock: Lock, notice: Callable[[], None] = lambda: None, set
         with contextlib.suppress(OSError):  # a cache that can be read only
             os.utime(folder)  # ``prune`` spares what was used
         return found
+    import shutil  # noqa: PLC0415  most runs find the environment
+
     with cache.locked(folder.with_name(f"{folder.name}.lock")):
         if found.exists():
             return found

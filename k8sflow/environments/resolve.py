@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +63,8 @@ def resolve(
     file = cache.folder("locks") / f"{_key(requested, folder, platform)}.json"
     if not refresh and (known := _known(file)) is not None:
         return known
+    import tempfile  # noqa: PLC0415  most runs find a known lock
+
     python = python_of(requested)
     with tempfile.TemporaryDirectory(prefix="k8sflow-lock-") as made:
         output, constraint_file = Path(made, "pylock.toml"), Path(made, "k8sflow-constraints.txt")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +59,8 @@ def program() -> str:
             return uv.find_uv_bin()
         except FileNotFoundError:
             pass
+    import shutil  # noqa: PLC0415  it loads compressions
+
     if (found := shutil.which("uv")) is not None:
         return found
     raise DependencyError(
@@ -82,6 +82,8 @@ def call(what: str, arguments: Sequence[str], folder: Path, text: str = "") -> s
     Raises:
         DependencyError: uv is missing, or failed; its explanation is the cause.
     """
+    import subprocess  # noqa: PLC0415  most runs call no uv
+
     environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     environment |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     command = [program(), *arguments]

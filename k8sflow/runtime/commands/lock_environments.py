@@ -188,8 +188,11 @@ def _make(steps: list[str], lock: Lock, folder: Path, console: Console) -> None:
     """Makes the environment of some steps where it doesn't exist."""
     from k8sflow.environments import local  # noqa: PLC0415  as below
 
-    note = f"Making the environment of {', '.join(steps)}: {units.count(len(lock.packages), 'package')} …"
-    local.ensure(what_of(steps), lock, lambda: console.say(note, Tone.DIM, is_aside=True), folder)
+    def announce() -> None:
+        count = units.count(len(lock.packages), "package")
+        console.say(f"Making the environment of {', '.join(steps)}: {count} …", Tone.DIM, is_aside=True)
+
+    local.ensure(what_of(steps), lock, announce, folder)
 
 
 def _requests(request: RunRequest, definition: FlowDefinition) -> dict[str, Requested]:
