@@ -83,11 +83,20 @@ def _make(what: str, lock: Lock, made: Path, here: Path) -> None:
     uv.call(what, ["venv", "--quiet", "--relocatable", "--no-project", f"--python={version}", str(made)], here)
     (made / "pylock.toml").write_text(lock.text, encoding="utf-8")
     if lock.packages:
-        # uv would take the build of a folder from its cache, whose key is that of a few files only.
-        built = [f"--reinstall-package={package.name}" for package in lock.packages if package.is_folder]
-        python = made / "bin" / "python"
-        uv.call(what, ["pip", "sync", "--quiet", f"--python={python}", *built, str(made / "pylock.toml")], here)
+        _install(what, lock, made, here)
     (_site(made) / _PATH_FILE).write_text(f"{runtime.folder()}\n", encoding="utf-8")
+
+
+def _install(what: str, lock: Lock, made: Path, here: Path) -> None:
+    # uv would take the build of a folder from its cache, whose key is that of a few files only.
+    built = [f"--reinstall-package={package.name}" for package in lock.packages if package.is_folder]
+    arguments = [f"--python={made / 'bin' / 'python'}", *built, str(made / "pylock.toml")]
+    if all(package.wheel is not None and package.wheel.sha256 for package in lock.packages):
+        # Wheels that uv has verified before are linked from its cache. Online, it fetches some of a pylock.toml again.
+        with contextlib.suppress(DependencyError):
+            uv.call(what, ["pip", "sync", "--quiet", "--offline", *arguments], here)
+            return
+    uv.call(what, ["pip", "sync", "--quiet", *arguments], here)
 
 
 def _site(environment: Path) -> Path:
