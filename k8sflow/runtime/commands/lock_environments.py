@@ -7,8 +7,7 @@ from pathlib import Path
 
 from k8sflow import units
 from k8sflow.environments.lock import Lock, Wheel
-from k8sflow.errors import DependencyError
-from k8sflow.executors.by_name import KUBERNETES, LOCAL
+from k8sflow.executors.by_name import LOCAL
 from k8sflow.executors.environments import what_of
 from k8sflow.flow.compile import checked
 from k8sflow.flow.decorators import conda
@@ -116,7 +115,6 @@ def unresolved(request: RunRequest, definition: FlowDefinition, placement: Place
         placement: Where the steps run.
 
     Raises:
-        DependencyError: Packages can't be installed where a step runs.
         FlowDefinitionError: A step has ``@conda``.
     """
     if not request.has_environments:
@@ -129,20 +127,12 @@ def unresolved(request: RunRequest, definition: FlowDefinition, placement: Place
 
 
 def _platform(step: str, placement: Placement) -> str | None:
-    """The platform of a step's environment as uv names it; None for that of this machine.
-
-    Raises:
-        DependencyError: Packages can't be installed where it runs.
-    """
-    where = placement.executor_of(step)
-    if where == LOCAL:
+    """The platform of a step's environment as uv names it; None for that of this machine."""
+    if placement.executor_of(step) == LOCAL:
         return None
-    if where != KUBERNETES:
-        raise DependencyError(
-            f"step {step} has @pypi and runs on AWS Batch, where packages can't be installed.",
-            advice="Build an image with them, name it by @batch(image=…), and write @pypi(disabled=True).",
-        )
-    architecture = (placement.pods[step].node_selector or {}).get("kubernetes.io/arch", "amd64")
+    # AWS Batch doesn't say which processors a queue has until a job runs; nearly all have these.
+    selector = placement.pods[step].node_selector if step in placement.pods else None
+    architecture = (selector or {}).get("kubernetes.io/arch", "amd64")
     return f"{'aarch64' if architecture == 'arm64' else 'x86_64'}-manylinux_2_28"
 
 
