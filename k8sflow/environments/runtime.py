@@ -47,15 +47,14 @@ def constraints() -> tuple[str, ...]:
     return _installed().constraints
 
 
-@functools.cache
 def folder() -> Path:
-    """The folder, which is created where it doesn't exist yet.
+    """The folder, which is created where it doesn't exist yet, or no longer: users remove caches while a run uses them.
 
     Raises:
         DependencyError: It can't be written.
     """
     entries = _installed().entries
-    name = hashlib.sha256(repr((VERSION, entries)).encode()).hexdigest()[:16]
+    name = _name()
     found = cache.folder("runtime") / name / "site-packages"
     if found.is_dir():
         return found
@@ -90,6 +89,11 @@ def _installed() -> _Installed:
     found = _Installed(lines, dict(sorted(_entries())))
     cache.write(file, json.dumps(vars(found)).encode())
     return found
+
+
+@functools.cache
+def _name() -> str:
+    return hashlib.sha256(repr((VERSION, _installed().entries)).encode()).hexdigest()[:16]
 
 
 def _stamp() -> str:

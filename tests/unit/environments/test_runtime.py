@@ -21,7 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget() -> None:
     runtime._installed.cache_clear()
-    runtime.folder.cache_clear()
+    runtime._name.cache_clear()
 
 
 def test_what_is_installed_is_read_once_and_again_after_an_installation(
