@@ -13,7 +13,7 @@ THREADED := tests/unit/cards/test_figures.py tests/unit/ui
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release metaflow-names screenshots bench-local bench-parallel bench-resume bench-artifacts bench-s3 bench-ui bench-kubernetes bench-wide bench-check clean
+.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release metaflow-names screenshots bench-local bench-parallel bench-resume bench-artifacts bench-s3 bench-ui bench-environments bench-kubernetes bench-wide bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-resume: $(VENV)/.installed ## resume a run of 10,000 finished tasks (half 
 
 bench-artifacts: $(VENV)-bench/.installed ## values to a folder and to S3 against Metaflow and the bare operation (about 10 minutes)
 	PYTHONPATH=. $(VENV)-bench/bin/python benchmarks/artifacts.py
+
+bench-environments: $(VENV)/.installed ## steps with packages of their own, also in pods if a cluster is named by the environment (about 3 minutes)
+	$(BIN)/python benchmarks/environments.py
 
 bench-s3: $(VENV)-bench/.installed ## the users' S3 against Metaflow's and boto3, on an S3 server of this machine (about 4 minutes)
 	PYTHONPATH=. $(VENV)-bench/bin/python benchmarks/s3.py

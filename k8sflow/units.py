@@ -30,3 +30,8 @@ def size(count: int) -> str:
         return f"{count} B"
     power = min((len(str(count)) - 1) // 3, 4)
     return f"{count / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: ``1 package``, ``1,200 packages``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

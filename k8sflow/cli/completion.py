@@ -29,6 +29,18 @@ def runs_in(scope: Scope) -> Complete:
     return _completer(lambda typed: _runs(scope, typed))
 
 
+def steps_with_packages(scope: Scope) -> Complete:
+    """Completes a step that has packages of its own, of the run that was named before it."""
+
+    def complete(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+        with contextlib.suppress(K8sflowError):
+            found = scope.run(context.params.get("run")).record.environments
+            return [step for step in found if step.startswith(typed)]
+        return []
+
+    return complete
+
+
 def names_in(scope: Scope) -> Complete:
     """Completes a name: a run, a step of the latest one, or the next part of a pathspec."""
 

@@ -17,6 +17,7 @@ from k8sflow.cli import (
     cache,
     completion,
     datastore,
+    env,
     graphs,
     kubernetes,
     metaflow_commands,
@@ -122,6 +123,7 @@ def _group(definition: FlowDefinition) -> click.Group:
         batch.command(definition),
         cache.group(Scope.of_flow(flow), lambda step: _current_plan(definition, step)),
         *reading.commands(flow),
+        env.command(Scope.of_flow(flow), definition, _shared_options(definition)),
         completion.command(group, program),
         *_commands_of_pods(definition),
     ):

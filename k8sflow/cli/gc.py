@@ -155,17 +155,16 @@ def _print(url: str, found: Collected, *, is_dry_run: bool) -> None:
         click.echo(f"  {run}  {units.size(size)}")
     if len(found.runs) > _MOST_LISTED:
         click.echo(f"  … and {len(found.runs) - _MOST_LISTED:,} more")
-    click.echo(f"  {_count(len(found.runs), 'run')} {verb}, {units.size(run_bytes)} of records and output")
-    click.echo(f"  {_count(found.blobs, 'blob')} of artifacts {verb}, {units.size(found.blob_bytes)}")
+    click.echo(f"  {units.count(len(found.runs), 'run')} {verb}, {units.size(run_bytes)} of records and output")
+    click.echo(f"  {units.count(found.blobs, 'blob')} of artifacts {verb}, {units.size(found.blob_bytes)}")
     if found.uploads:
-        uploads = f"{_count(found.uploads, 'unfinished upload')} {verb}, {units.size(found.upload_bytes)}"
+        uploads = f"{units.count(found.uploads, 'unfinished upload')} {verb}, {units.size(found.upload_bytes)}"
         click.echo(f"  {uploads} of parts: they were started more than a day ago")
     if found.leftovers:
-        click.echo(
-            f"  {_count(found.leftovers, 'other object')} {verb}: remains of runs that no longer exist, and of uploads"
-        )
+        others = units.count(found.leftovers, "other object")
+        click.echo(f"  {others} {verb}: remains of runs that no longer exist, and of uploads")
     if found.young_blobs:
-        young = f"{_count(found.young_blobs, 'blob')} ({units.size(found.young_bytes)})"
+        young = f"{units.count(found.young_blobs, 'blob')} ({units.size(found.young_bytes)})"
         click.echo(f"  {young} that no run needs stay for now: they are younger than a day")
     for run, why in list(found.needed.items())[:_MOST_LISTED]:
         click.echo(f"  kept: {run}, {why}")
@@ -173,7 +172,3 @@ def _print(url: str, found: Collected, *, is_dry_run: bool) -> None:
         click.echo(f"  … and {len(found.needed) - _MOST_LISTED:,} more are kept")
     if found.problem:
         click.echo(click.style(f"  {found.problem}", fg="red"), err=True)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

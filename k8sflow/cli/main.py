@@ -51,7 +51,7 @@ for _command in (
     cache.group(Scope.everywhere()),
     settings.command,
     doctor.command,
-    env.command,
+    env.command(Scope.everywhere()),
     completion.command(main, "k8sflow"),
     *metaflow_words.commands(),
 ):

@@ -41,7 +41,7 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
             for name, size in files:
                 click.echo(f"{units.size(size):>10}  {name}")
             total = sum(size for _, size in files)
-            click.echo(f"{len(files)} file{'' if len(files) == 1 else 's'}, {units.size(total)}.", err=True)
+            click.echo(f"{units.count(len(files), 'file')}, {units.size(total)}.", err=True)
 
     def save(run: str | None, file: str) -> None:
         with errors_shown():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +46,8 @@ def write(file: Path, data: bytes) -> None:
     Raises:
         DependencyError: It can't be written.
     """
+    import tempfile  # noqa: PLC0415  most runs write nothing
+
     try:
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,6 +52,8 @@ def ensure(
         with contextlib.suppress(OSError):  # a cache that can be read only
             os.utime(folder)  # ``prune`` spares what was used
         return found
+    import shutil  # noqa: PLC0415  most runs find the environment
+
     with cache.locked(folder.with_name(f"{folder.name}.lock")):
         if found.exists():
             return found
@@ -89,14 +90,23 @@ def _make(what: str, lock: Lock, made: Path, here: Path, indexes: Callable[[], S
     uv.call(what, ["venv", "--quiet", "--relocatable", "--no-project", f"--python={version}", str(made)], here)
     (made / "pylock.toml").write_text(lock.text, encoding="utf-8")
     if lock.packages:
-        # uv would take the build of a folder from its cache, whose key is that of a few files only.
-        built = [f"--reinstall-package={package.name}" for package in lock.packages if package.is_folder]
-        # uv takes the credentials for the wheels from it; the lock says where they are.
-        keys = " ".join([os.environ.get("UV_EXTRA_INDEX_URL", ""), *indexes()]).strip()
-        variables = {"UV_EXTRA_INDEX_URL": keys} if keys else {}
-        arguments = ["pip", "sync", "--quiet", f"--python={made / 'bin' / 'python'}", *built, str(made / "pylock.toml")]
-        uv.call(what, arguments, here, variables=variables)
+        _install(what, lock, made, here, indexes)
     (_site(made) / _PATH_FILE).write_text(f"{runtime.folder()}\n", encoding="utf-8")
+
+
+def _install(what: str, lock: Lock, made: Path, here: Path, indexes: Callable[[], Sequence[str]]) -> None:
+    # uv would take the build of a folder from its cache, whose key is that of a few files only.
+    built = [f"--reinstall-package={package.name}" for package in lock.packages if package.is_folder]
+    arguments = [f"--python={made / 'bin' / 'python'}", *built, str(made / "pylock.toml")]
+    if all(package.wheel is not None and package.wheel.sha256 for package in lock.packages):
+        # Wheels that uv has verified before are linked from its cache. Online, it fetches some of a pylock.toml again.
+        with contextlib.suppress(DependencyError):
+            uv.call(what, ["pip", "sync", "--quiet", "--offline", *arguments], here)
+            return
+    # uv takes the credentials for the wheels from it; the lock says where they are.
+    keys = " ".join([os.environ.get("UV_EXTRA_INDEX_URL", ""), *indexes()]).strip()
+    variables = {"UV_EXTRA_INDEX_URL": keys} if keys else {}
+    uv.call(what, ["pip", "sync", "--quiet", *arguments], here, variables=variables)
 
 
 def _site(environment: Path) -> Path:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+FOLDERS = "# folders: "
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -49,6 +51,11 @@ class LockedPackage:
     wheel: Wheel | None
     is_direct: bool = False
     is_folder: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The version as people read it."""
+        return self.version or ("(from a folder)" if self.is_folder else "(from its source)")
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,12 @@ class Lock:
         from k8sflow import toml  # noqa: PLC0415  a pod with Python 3.10 has no parser
 
         return tuple(_packages(toml.loads(self.text)))
+
+    @property
+    def folders(self) -> str:
+        """The line that stands for the files of the folders from which packages are built; empty without such."""
+        last = self.text.rstrip("\n").rpartition("\n")[2]
+        return last if last.startswith(FOLDERS) else ""
 
     def to_document(self) -> dict[str, Any]:
         """The lock as JSON types."""

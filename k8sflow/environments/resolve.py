@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sysconfig
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from k8sflow import toml
 from k8sflow.environments import cache, platforms, pylock, sources, uv, uv_lock
-from k8sflow.environments.lock import Lock
+from k8sflow.environments.lock import FOLDERS, Lock
 from k8sflow.environments.runtime import constraints
 from k8sflow.errors import DependencyError
 from k8sflow.flow.decorators.package_names import leading, normalized
@@ -32,7 +31,6 @@ _PATH = re.compile(r'(\bpath = )("(?:[^"\\]|\\.)*")')
 _CREDENTIALS = re.compile(r"(https?://)[^/@\s\"'?#]+@")
 # Folders inside of a package's folder that its wheel doesn't depend on.
 _NOT_SOURCE = frozenset({".git", ".venv", "__pycache__", "build", "dist"})
-_FOLDERS = "# folders: "
 _SETTINGS = re.compile(rb"^\s*\[+\s*tool\.uv\b", re.MULTILINE)
 
 
@@ -42,17 +40,27 @@ def host_platform() -> str:
     return f"{sysconfig.get_platform()}{'-musl' if library.endswith('musl') else ''}"
 
 
-def known(requested: Requested, folder: Path) -> Lock | None:
-    """The lock for this machine to which a request was resolved here before; None if it wasn't.
+def known(what: str, requested: Requested, folder: Path) -> Lock:
+    """The lock for this machine to which a request was resolved here before; one without packages if it wasn't.
 
     Args:
+        what: The environment, as the subject of an error.
         requested: The request.
         folder: The flow's folder.
 
     Raises:
         DependencyError: A file or folder from which a package is installed can't be read.
     """
-    return _known(cache.folder("locks") / f"{_key(requested, folder, None)}.json")
+    inputs = sources.read(what, requested, folder)
+    python = platforms.chosen_python(what, requested.python, list(inputs.pythons))
+    found = _known(_lock_file(requested, folder, python, None, inputs.digest))
+    if found is not None and _is_current(found):
+        return found
+    return Lock(requested.lines, python, host_platform(), "", inputs=inputs.digest)
+
+
+def _lock_file(requested: Requested, folder: Path, python: str, platform: str | None, inputs: str) -> Path:
+    return cache.folder("locks") / f"{_key(requested, folder, python, platform, inputs)}.json"
 
 
 def resolve(
@@ -73,9 +81,11 @@ def resolve(
     _refuse_credentials(what, requested)
     inputs = sources.read(what, requested, folder)
     python = platforms.chosen_python(what, requested.python, list(inputs.pythons))
-    file = cache.folder("locks") / f"{_key(requested, folder, python, platform, inputs.digest)}.json"
+    file = _lock_file(requested, folder, python, platform, inputs.digest)
     if not refresh and (known := _known(file)) is not None and _is_current(known):
         return known
+    import tempfile  # noqa: PLC0415  most runs find a known lock
+
     with tempfile.TemporaryDirectory(prefix="k8sflow-lock-") as made:
         here = Path(os.path.realpath(made))
         if requested.lock is not None:
@@ -143,7 +153,7 @@ def answers(lock: Lock, requested: Requested, platform: str | None) -> bool:
         is_exact = requested.python is None or requested.python[0].isdigit()
         if is_exact and lock.python != platforms.chosen_python("the packages", requested.python, []):
             return False
-    return _folders(lock.text) in {"", lock.text[lock.text.rfind(_FOLDERS) :]}
+    return _folders(lock.text) in {"", lock.text[lock.text.rfind(FOLDERS) :]}
 
 
 def has_changed(lock: Lock, requested: Requested, folder: Path) -> bool:
@@ -203,7 +213,7 @@ def _known(file: Path) -> Lock | None:
         return None
 
 
-def _key(requested: Requested, folder: Path, python: str, platform: str | None, inputs: str = "") -> str:
+def _key(requested: Requested, folder: Path, python: str, platform: str | None, inputs: str) -> str:
     """A name for a request with everything that its answer depends on, apart from what the index has."""
     settings = {
         name: _CREDENTIALS.sub(r"\1", value)
@@ -287,7 +297,7 @@ def _inside(path: Path) -> list[tuple[str, int, int]]:
 
 def _is_current(lock: Lock) -> bool:
     """True if the folders and files of this machine from which a lock's packages are installed are unchanged."""
-    if _folders(lock.text) not in {"", lock.text[lock.text.rfind(_FOLDERS) :]}:
+    if _folders(lock.text) not in {"", lock.text[lock.text.rfind(FOLDERS) :]}:
         return False
     for package in lock.packages if "archive" in lock.text else ():
         if package.is_direct and package.wheel is not None and package.wheel.url.startswith("file:"):
@@ -303,4 +313,4 @@ def _folders(text: str) -> str:
         return ""
     named = [package["directory"] for package in toml.loads(text).get("packages", ()) if "directory" in package]
     inside = {folder["path"]: _inside(Path(folder["path"])) for folder in named if not folder.get("editable")}
-    return f"{_FOLDERS}{hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""
+    return f"{FOLDERS}{hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import k8sflow
@@ -24,27 +25,42 @@ from k8sflow.version import VERSION
 _OF_DRIVER = frozenset({"aiohttp", "kubernetes"})
 # Only some buckets are reached by it; older versions serve a step that asks for one.
 _OF_BUCKETS = frozenset({"boto3"})
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
 _OUTSIDE = ("..", os.sep)
 
 
-@functools.cache
+@dataclass(frozen=True)
+class _Installed:
+    """The part of what is installed here that a step's environment needs.
+
+    Args:
+        constraints: As ``constraints`` returns it.
+        entries: The names of the modules and packages in the folder, and where each is.
+    """
+
+    constraints: tuple[str, ...]
+    entries: Mapping[str, str]
+
+
 def constraints() -> tuple[str, ...]:
     """The versions that a step's environment may have of the packages that k8sflow itself uses in a task."""
-    return tuple(line for name, line in sorted(_requirements("k8sflow").items()) if name not in _OF_BUCKETS)
+    return _installed().constraints
 
 
-@functools.cache
 def folder() -> Path:
-    """The folder, which is created where it doesn't exist yet.
+    """The folder, which is created where it doesn't exist yet, or no longer: users remove caches while a run uses them.
 
     Raises:
         DependencyError: It can't be written.
     """
-    entries = dict(sorted(_entries()))
-    name = hashlib.sha256(repr((VERSION, entries)).encode()).hexdigest()[:16]
+    entries = _installed().entries
+    name = _name()
     found = cache.folder("runtime") / name / "site-packages"
     if found.is_dir():
         return found
+    import shutil  # noqa: PLC0415  most runs find the folder
+    import tempfile  # noqa: PLC0415
+
     try:
         made = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=found.parent.parent))
         (made / "site-packages").mkdir()
@@ -57,6 +73,36 @@ def folder() -> Path:
     except OSError as error:
         raise cache.unwritable(found, error) from error
     return found
+
+
+@functools.cache
+def _installed() -> _Installed:
+    """Reads what is installed, which takes a tenth of a second, or what an earlier run has noted of it."""
+    file = cache.folder("runtime") / f"{_stamp()}.json"
+    try:
+        known = json.loads(file.read_bytes())
+        if all(map(os.path.exists, known["entries"].values())):
+            return _Installed(tuple(known["constraints"]), known["entries"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    lines = tuple(line for name, line in sorted(_requirements("k8sflow").items()) if name not in _OF_BUCKETS)
+    found = _Installed(lines, dict(sorted(_entries())))
+    cache.write(file, json.dumps(vars(found)).encode())
+    return found
+
+
+@functools.cache
+def _name() -> str:
+    return hashlib.sha256(repr((VERSION, _installed().entries)).encode()).hexdigest()[:16]
+
+
+def _stamp() -> str:
+    """A name for the state of the folders that packages are installed in: every installation changes them."""
+    folders = [entry for entry in sys.path if os.path.basename(entry) in _PACKAGES]  # noqa: PTH119  a text
+    with suppress(OSError):
+        times = [(entry, os.stat(entry).st_mtime_ns) for entry in folders if os.path.isdir(entry)]  # noqa: PTH112, PTH116  as above
+        return hashlib.sha256(repr((VERSION, k8sflow.__file__, sys.version, times)).encode()).hexdigest()[:32]
+    return "unknown"
 
 
 def _requirements(distribution: str) -> dict[str, str]:

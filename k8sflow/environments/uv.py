@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -73,6 +72,7 @@ def program() -> str:
             return uv.find_uv_bin()
         except FileNotFoundError:
             pass
+
     if (found := shutil.which("uv")) is not None:
         return found
     raise DependencyError(
@@ -97,6 +97,8 @@ def call(
     Raises:
         DependencyError: uv is missing, or failed; its explanation is the cause.
     """
+    import subprocess  # noqa: PLC0415  most runs call no uv
+
     environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     environment |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", **(variables or {})}
     command = [program(), *arguments]

@@ -43,6 +43,16 @@ def _stored(what: str, package: LockedPackage) -> StoredWheel:
     return StoredWheel(package.name, package.version, wheel.name, wheel.sha256, package.is_direct)
 
 
+def size_of(wheel: Wheel) -> int | None:
+    """The size of a wheel in bytes, from the lock or the cache; None where neither has it."""
+    if wheel.size:
+        return wheel.size
+    try:
+        return (cache.folder("wheels") / wheel.sha256).stat().st_size
+    except OSError:
+        return None
+
+
 def fetched(what: str, wheel: Wheel, folder: Path, indexes: Sequence[str] = ()) -> bytes:
     """The content of a wheel, from the cache or from where the lock says that it is.
 

@@ -207,14 +207,23 @@ class ArtifactStore:
         except ArtifactError:
             return False
 
+    def has_young(self, blob: str, size: int) -> bool:
+        """True if a blob exists in full, and is so young that ``gc`` leaves it alone.
+
+        Args:
+            blob: The sha256 of its content.
+            size: Its size in bytes.
+        """
+        age = self._store.age(blob_key(self._flow, blob), size)
+        return age is not None and age < REUSED_SECONDS
+
     def save_blob(self, blob: str, parts: Sequence[Buffer]) -> None:
         """Writes content under its sha256, unless it exists in full, and is so young that ``gc`` leaves it alone.
 
         A power cut may have truncated it. ``storage/condemned.py`` describes how it is kept from ``gc``.
         """
         key, size = blob_key(self._flow, blob), sum(memoryview(part).nbytes for part in parts)
-        age = self._store.age(key, size)
-        if age is not None and age < REUSED_SECONDS:
+        if self.has_young(blob, size):
             return
         self._store.put(key, parts)
         if outlasted(self._store, self._flow, blob) and self._store.age(key, size) is None:

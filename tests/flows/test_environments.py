@@ -169,6 +169,13 @@ def test_a_removed_environment_is_created_again(tmp_path: Path, command: Run, ca
     assert "version 1.0" in done.stdout, done.stderr
 
 
+def test_a_cache_that_is_removed_during_a_run_is_created_again(tmp_path: Path, command: Run) -> None:
+    remove = "import os, shutil; shutil.rmtree(os.environ['XDG_CACHE_HOME'] + '/k8sflow')"
+    flow = write_flow(tmp_path, TWO.replace("import shade\n", f"import shade; {remove}\n", 1), head=HEAD)
+    done = command(flow, "run")
+    assert "versions 1.0 2.0" in done.stdout, done.stderr
+
+
 def test_a_missing_python_is_an_error_before_the_run(tmp_path: Path, command: Run) -> None:
     source = ONE.replace("packages=PACKAGES", 'python="3.99", packages={"shade": ""}')
     done = command(write_flow(tmp_path, source, head=HEAD), "run", UV_PYTHON_DOWNLOADS="never")

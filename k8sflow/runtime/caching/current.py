@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from k8sflow.environments import resolve
+from k8sflow.environments import resolve, script_metadata
 from k8sflow.environments.lock import Lock
+from k8sflow.executors.environments import what_of
 from k8sflow.flow.compile import checked
 from k8sflow.flow.decorators.pypi import requested
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.script import script_of
 from k8sflow.runtime.caching.plan import Planner
 from k8sflow.runtime.commands.create import new_record
 from k8sflow.runtime.request import code_folder
@@ -38,8 +40,7 @@ def plan_of_current_code(definition: FlowDefinition, step: str) -> CachePlan | N
 
 def _locks(definition: FlowDefinition, step: str) -> dict[str, Lock]:
     """The lock of the step's packages, if it has any of its own; an empty one before they are resolved."""
-    wanted = requested(definition.decorations, definition.decorations_of(step, ()))
-    if wanted is None:
-        return {}
-    found = resolve.known(wanted, code_folder(definition.flow))
-    return {step: found or Lock(wanted.requirements, resolve.python_of(wanted), resolve.host_platform(), "")}
+    folder = code_folder(definition.flow)
+    script = script_metadata.source(script_of(definition.flow).file, folder)
+    wanted = requested(definition.decorations, definition.decorations_of(step, ()), script)
+    return {} if wanted is None else {step: resolve.known(what_of([step]), wanted, folder)}

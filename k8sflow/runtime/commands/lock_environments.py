@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from k8sflow import units
 from k8sflow.environments import script_metadata
-from k8sflow.environments.lock import Lock, LockedPackage
+from k8sflow.environments.lock import Lock, Wheel
 from k8sflow.environments.sources import indexes, settings_folder
-from k8sflow.errors import DependencyError
-from k8sflow.executors.by_name import KUBERNETES, LOCAL
+from k8sflow.executors.by_name import LOCAL
 from k8sflow.executors.environments import what_of
+from k8sflow.flow.compile import checked
 from k8sflow.flow.decorators import conda
 from k8sflow.flow.decorators.pypi import requested
 from k8sflow.flow.decorators.requested import Requested
@@ -25,6 +26,23 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 
 _AT_A_TIME = 8
+
+
+@dataclass(frozen=True)
+class _Environment:
+    """The packages that some steps share.
+
+    Args:
+        steps: The steps.
+        wanted: What they ask for.
+        platform: The platform on which they run as uv names it; None for that of this machine.
+        lock: The packages.
+    """
+
+    steps: list[str]
+    wanted: Requested
+    platform: str | None
+    lock: Lock
 
 
 def lock_environments(
@@ -51,20 +69,55 @@ def lock_environments(
         DependencyError: Packages can't be resolved or installed.
         FlowDefinitionError: A step's ``@conda`` names what only a channel of conda has.
     """
-    if not request.has_environments:
-        return {}
     found: dict[str, Lock] = {}
-    resolved: dict[tuple[Requested, str | None], Lock] = {}
-    steps = {step: wanted for step, wanted in _requests(request, definition).items() if only in {None, step}}
-    _say_where_conda_comes_from(request, definition, list(steps), console)
-    for step, wanted in steps.items():
-        where = _platform(step, placement)
-        if (wanted, where) not in resolved:
-            users = [other for other in steps if (steps[other], _platform(other, placement)) == (wanted, where)]
-            lock = _resolved(users, wanted, where, request, origin, console, keeps_changed=only is None)
-            resolved[wanted, where] = _prepared(users, wanted, lock, where, request, store, console)
-        found[step] = resolved[wanted, where]
-    return found
+    for environment in _resolved_environments(request, definition, placement, console, origin, only):
+        found |= dict.fromkeys(environment.steps, _prepared(environment, request, store, console))
+    return {step: found[step] for step in definition.graph.nodes if step in found}
+
+
+def locks_of_flow(request: RunRequest, console: Console) -> dict[str, Lock]:
+    """The locks that a run would have, by step, without a run; nothing is installed.
+
+    Args:
+        request: The run's request.
+        console: Shows where packages come from.
+
+    Raises:
+        DependencyError: Packages can't be resolved.
+        FlowDefinitionError: The flow has mistakes, or a step's ``@conda`` names what only a channel of conda has.
+    """
+    definition = checked(request.definition)
+    placement = Placement.of(definition, request.decorators, request.settings)
+    environments = _resolved_environments(request, definition, placement, console)
+    found = {step: environment.lock for environment in environments for step in environment.steps}
+    return {step: found[step] for step in definition.graph.nodes if step in found}
+
+
+def _resolved_environments(
+    request: RunRequest,
+    definition: FlowDefinition,
+    placement: Placement,
+    console: Console,
+    origin: RunRecord | None = None,
+    only: str | None = None,
+) -> list[_Environment]:
+    """The environments of a run's steps, resolved."""
+    if not request.has_environments:
+        return []
+    users: dict[tuple[Requested, str | None], list[str]] = {}
+    for step, wanted in _requests(request, definition).items():
+        if only in {None, step}:
+            users.setdefault((wanted, _platform(step, placement)), []).append(step)
+    _say_where_conda_comes_from(request, definition, [step for steps in users.values() for step in steps], console)
+    return [
+        _Environment(
+            steps,
+            wanted,
+            platform,
+            _resolved(steps, wanted, platform, request, origin, console, keeps_changed=only is None),
+        )
+        for (wanted, platform), steps in users.items()
+    ]
 
 
 def unresolved(request: RunRequest, definition: FlowDefinition, placement: Placement) -> dict[str, Lock]:
@@ -76,7 +129,6 @@ def unresolved(request: RunRequest, definition: FlowDefinition, placement: Place
         placement: Where the steps run.
 
     Raises:
-        DependencyError: Packages can't be installed where a step runs.
         FlowDefinitionError: A step's ``@conda`` names what only a channel of conda has.
     """
     if not request.has_environments:
@@ -89,67 +141,58 @@ def unresolved(request: RunRequest, definition: FlowDefinition, placement: Place
 
 
 def _platform(step: str, placement: Placement) -> str | None:
-    """The platform of a step's environment as uv names it; None for that of this machine.
-
-    Raises:
-        DependencyError: Packages can't be installed where it runs.
-    """
-    where = placement.executor_of(step)
-    if where == LOCAL:
+    """The platform of a step's environment as uv names it; None for that of this machine."""
+    if placement.executor_of(step) == LOCAL:
         return None
-    if where != KUBERNETES:
-        raise DependencyError(
-            f"step {step} has @pypi and runs on AWS Batch, where packages can't be installed.",
-            advice="Build an image with them, name it by @batch(image=…), and write @pypi(disabled=True).",
-        )
-    architecture = (placement.pods[step].node_selector or {}).get("kubernetes.io/arch", "amd64")
+    # AWS Batch doesn't say which processors a queue has until a job runs; nearly all have these.
+    selector = placement.pods[step].node_selector if step in placement.pods else None
+    architecture = (selector or {}).get("kubernetes.io/arch", "amd64")
     return f"{'aarch64' if architecture == 'arm64' else 'x86_64'}-manylinux_2_28"
 
 
-def _prepared(
-    steps: list[str],
-    wanted: Requested,
-    lock: Lock,
-    platform: str | None,
-    request: RunRequest,
-    store: ObjectStore,
-    console: Console,
-) -> Lock:
+def _prepared(environment: _Environment, request: RunRequest, store: ObjectStore, console: Console) -> Lock:
     """The lock, once its environment exists here, or its wheels are in the bucket."""
-    folder = settings_folder(wanted, code_folder(request.flow))
-    if platform is None:
-        _make(steps, lock, folder, console, lambda: indexes(wanted, code_folder(request.flow)))
-        return lock
+    folder, wanted = settings_folder(environment.wanted, code_folder(request.flow)), environment.wanted
+    if environment.platform is None:
+        _make(environment, folder, console, lambda: indexes(wanted, code_folder(request.flow)))
+        return environment.lock
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it loads logging
 
-    from k8sflow.environments.wheels import fetched, stored_files  # noqa: PLC0415  it loads the client of HTTP
+    from k8sflow.environments import wheels  # noqa: PLC0415  it loads the client of HTTP
 
-    what = what_of(steps)
-    lock = replace(lock, files=stored_files(what, lock))
+    what = what_of(environment.steps)
+    lock = replace(environment.lock, files=wheels.stored_files(what, environment.lock))
     artifacts = ArtifactStore(store, request.definition.name)
     keys = indexes(wanted, code_folder(request.flow))
 
-    def save(package: LockedPackage) -> None:
-        assert package.wheel is not None, "stored_files has refused the lock"
-        artifacts.save_blob(package.wheel.sha256, [fetched(what, package.wheel, folder, keys)])
+    def is_missing(wheel: Wheel) -> bool:
+        size = wheels.size_of(wheel)
+        return size is None or not artifacts.has_young(wheel.sha256, size)
 
-    console.say(f"Putting the {_counted(lock)} of {', '.join(steps)} into the bucket …", Tone.DIM, is_aside=True)
+    def save(wheel: Wheel) -> None:
+        artifacts.save_blob(wheel.sha256, [wheels.fetched(what, wheel, folder, keys)])
+
+    every = [package.wheel for package in lock.packages if package.wheel is not None]
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        list(pool.map(save, lock.packages))
+        asked = list(pool.map(is_missing, every))
+        missing = [wheel for wheel, is_not_there in zip(every, asked, strict=True) if is_not_there]
+        if missing:
+            count = units.count(len(missing), "package")
+            console.say(f"Putting {count} of {', '.join(environment.steps)} into the bucket …", Tone.DIM, is_aside=True)
+        list(pool.map(save, missing))
     return lock
 
 
-def _make(steps: list[str], lock: Lock, folder: Path, console: Console, keys: Callable[[], Sequence[str]]) -> None:
+def _make(environment: _Environment, folder: Path, console: Console, keys: Callable[[], Sequence[str]]) -> None:
     """Makes the environment of some steps where it doesn't exist."""
     from k8sflow.environments import local  # noqa: PLC0415  as below
 
-    note = f"Making the environment of {', '.join(steps)}: {_counted(lock)} …"
-    local.ensure(what_of(steps), lock, lambda: console.say(note, Tone.DIM, is_aside=True), folder, keys)
+    def announce() -> None:
+        count = units.count(len(environment.lock.packages), "package")
+        text = f"Making the environment of {', '.join(environment.steps)}: {count} …"
+        console.say(text, Tone.DIM, is_aside=True)
 
-
-def _counted(lock: Lock) -> str:
-    count = len(lock.packages)
-    return f"{count} package{'' if count == 1 else 's'}"
+    local.ensure(what_of(environment.steps), environment.lock, announce, folder, keys)
 
 
 def _requests(request: RunRequest, definition: FlowDefinition) -> dict[str, Requested]:

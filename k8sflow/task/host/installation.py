@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from k8sflow import units
 from k8sflow.environments.lock import Lock, StoredWheel
 from k8sflow.errors import DependencyError, StorageError
 from k8sflow.storage.artifacts import blob_key
@@ -69,8 +70,7 @@ def installed(step: str, lock: Lock, store: ObjectStore, flow: str, say: Callabl
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         list(pool.map(install, lock.files))
-    count = len(lock.files)
-    say(f"installed {count} package{'' if count == 1 else 's'} in {time.monotonic() - before:.1f} s")
+    say(f"installed {units.count(len(lock.files), 'package')} in {time.monotonic() - before:.1f} s")
     return python
 
 
@@ -86,8 +86,8 @@ def _check_platform(step: str, lock: Lock) -> None:
     if lock.platform.endswith("-manylinux_2_28") and not lock.platform.startswith(f"{machine}-"):
         locked = lock.platform.partition("-")[0]
         raise DependencyError(
-            f"the packages of step {step} are locked for {locked}, and the pod runs on {machine}.",
-            advice="Choose the nodes: node_selector={'kubernetes.io/arch': 'amd64'}, or 'arm64'.",
+            f"the packages of step {step} are locked for {locked}, and this machine is {machine}.",
+            advice="Choose nodes by node_selector={'kubernetes.io/arch': 'amd64'}, or 'arm64'; for @batch, a queue.",
         )
     if (sysconfig.get_config_var("SOABI") or "").endswith("musl"):
         raise DependencyError(
@@ -123,20 +123,22 @@ def unpack(wheel: Path | IO[bytes], site: Path, scripts: Path) -> None:
         scripts: The folder of programs.
     """
     with zipfile.ZipFile(wheel) as archive:
-        own = _data_folder(archive.namelist())
+        own, folders = _data_folder(archive.namelist()), set[Path]()
         for entry in archive.infolist():
             if entry.is_dir():
                 continue
             target = _target(PurePosixPath(entry.filename), own, site, scripts)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if (parent := target.parent) not in folders:
+                parent.mkdir(parents=True, exist_ok=True)
+                folders.add(parent)
             _refuse_own(target, scripts)
             with archive.open(entry) as source, target.open("wb") as file:
-                first = source.readline() if target.parent == scripts else b""
+                first = source.readline() if parent == scripts else b""
                 file.write(_first_line(scripts).encode() if first.startswith(b"#!python") else first)
                 shutil.copyfileobj(source, file)
-            if target.parent == scripts or entry.external_attr >> 16 & 0o111:
+            if parent == scripts or entry.external_attr >> 16 & 0o111:
                 target.chmod(0o755)
-            if target.name == "entry_points.txt" and target.parent.suffix == ".dist-info":
+            if target.name == "entry_points.txt" and parent.suffix == ".dist-info":
                 _write_programs(target.read_text(encoding="utf-8"), scripts)
 
 

@@ -102,7 +102,7 @@ def test_a_package_that_was_named_by_a_file_is_installed_whatever_version_the_im
 def test_wheels_for_another_architecture_are_refused_before_the_step(tmp_path: Path) -> None:
     wheel = StoredWheel("x", "1.0", "x-1.0-cp311-cp311-manylinux_2_28_s390x.whl", "0" * 64)
     lock = Lock((), PYTHON, "s390x-manylinux_2_28", "", (wheel,))
-    with pytest.raises(DependencyError, match="are locked for s390x, and the pod runs on"):
+    with pytest.raises(DependencyError, match="are locked for s390x, and this machine is"):
         installed("start", lock, FolderStore(str(tmp_path)), "F", print)
 
 
