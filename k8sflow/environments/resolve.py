@@ -213,7 +213,7 @@ def _known(file: Path) -> Lock | None:
         return None
 
 
-def _key(requested: Requested, folder: Path, python: str, platform: str | None, inputs: str) -> str:
+def _key(requested: Requested, folder: Path, python: str, platform: str | None, inputs: str = "") -> str:
     """A name for a request with everything that its answer depends on, apart from what the index has."""
     settings = {
         name: _CREDENTIALS.sub(r"\1", value)
