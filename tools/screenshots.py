@@ -30,6 +30,10 @@ SIZES = {1440: 1300, 390: 1500}
 SCHEMES = ("light", "dark")
 PAGES = ("runs", "run", "failed-task", "card", "compare", "code")
 QUALITY = 82
+SHORTENING = """(home) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(home, "~");
+}"""
 # The part of a page that is on top of its picture, where that is not the page's beginning.
 TOPS = {"card": "#cards-title"}
 
@@ -49,7 +53,7 @@ def main() -> None:
                         page.wait_for_selector("h1")
                         for name in PAGES:
                             page.set_viewport_size({"width": width, "height": 900})
-                            show(page, f"http://127.0.0.1:{reader.server.port}{paths[name]}")
+                            show(page, f"http://127.0.0.1:{reader.server.port}{paths[name]}", parent)
                             take(page, width, TOPS.get(name), FOLDER / f"{name}-{width}-{scheme}.webp")
     size = sum(file.stat().st_size for file in FOLDER.glob("*.webp"))
     sys.stdout.write(f"{FOLDER}: {size / 1e6:.1f} MB\n")
@@ -72,8 +76,8 @@ def opened(browser: Browser, width: int, scheme: str) -> Iterator[Page]:
         context.close()
 
 
-def show(page: Page, url: str) -> None:
-    """Open a page, and wait until its script and its frames have drawn everything."""
+def show(page: Page, url: str, home: str) -> None:
+    """Open a page, and wait until its script and its frames have drawn everything; a path in ``home`` starts with ~."""
     page.goto(url)
     page.wait_for_selector("html.js" if page.locator("script").count() else "h1")
     if page.locator("[data-url]").count():
@@ -83,6 +87,7 @@ def show(page: Page, url: str) -> None:
         frame.scroll_into_view_if_needed()
         frame.content_frame.locator("svg, canvas, table").last.wait_for()
     page.evaluate("() => { document.activeElement?.blur(); scrollTo(0, 0); }")
+    page.evaluate(SHORTENING, home)
 
 
 def take(page: Page, width: int, top: str | None, file: Path) -> None:

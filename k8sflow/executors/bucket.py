@@ -29,9 +29,9 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str =
     """
     from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
 
+    check_is_set(settings, system)
     url = settings.bucket_url
-    if url is None:
-        raise _none(settings, system)
+    assert url is not None, "as was just checked"
     if system == _BATCH and settings.s3_bucket is None:
         raise ConfigurationError(
             f"a run on {system} needs a bucket of S3, and the one that is set is {url}.",
@@ -43,6 +43,20 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str =
     return S3Store(
         url, endpoint=settings.endpoint, region=settings.region, patience=patience, options=S3Options.of(settings)
     )
+
+
+def check_is_set(settings: Settings, system: str = "Kubernetes") -> None:
+    """Refuses settings without a bucket, before any system is asked.
+
+    Args:
+        settings: The settings.
+        system: Where the run's tasks run, for the error.
+
+    Raises:
+        ConfigurationError: None is set.
+    """
+    if settings.bucket_url is None:
+        raise _none(settings, system)
 
 
 def server_of(settings: Settings, *, in_cluster: bool = False) -> str:

@@ -5,7 +5,6 @@ A run on Kubernetes reads it once, when it starts. What a person sets, in the en
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ApiStatusError, ConfigurationError, K8sflowError
+from k8sflow.executors.bucket import check_is_set
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.placement import Placement
@@ -58,11 +58,13 @@ def placed(request: RunRequest, definition: FlowDefinition, *, is_started: bool 
         is_started: Whether the run is started; else no cluster is asked.
 
     Raises:
+        ConfigurationError: No bucket is set, which needs no cluster to find out.
         K8sflowError: The API server can't be asked, or the settings can't be used.
     """
     placement = Placement.of(definition, request.decorators, request.settings)
     if not (is_started and placement.uses_kubernetes):
         return request, placement
+    check_is_set(request.settings)
     found = read(placement.inside(request.settings))
     if not found:
         return request, placement
@@ -107,7 +109,9 @@ def read(settings: Settings) -> dict[str, str]:
         ConfigurationError: There is no kubeconfig, or the ConfigMap has something that can't be a setting.
         KubernetesError: The API server doesn't answer.
     """
-    from k8sflow.kubernetes.api import KubernetesApi  # noqa: PLC0415  a local run needs no API
+    import asyncio  # noqa: PLC0415  a local run needs no API
+
+    from k8sflow.kubernetes.api import KubernetesApi  # noqa: PLC0415  as above
     from k8sflow.kubernetes.kubeconfig import load_access  # noqa: PLC0415  as above
     from k8sflow.kubernetes.preflight import PATIENCE_SECONDS  # noqa: PLC0415  as above
 

@@ -407,8 +407,8 @@ def test_the_k8sflow_command_knows_its_settings(tmp_path: Path) -> None:
         text=True,
         check=True,
     ).stdout
-    assert re.search(r"^K8SFLOW_BUCKET +b$", shown, re.MULTILINE)
-    assert re.search(r"^K8SFLOW_REGION +r$", shown, re.MULTILINE)
+    assert re.search(r"^K8SFLOW_BUCKET +b  \(.*k8sflow.toml\)$", shown, re.MULTILINE)
+    assert re.search(r"^K8SFLOW_REGION +r  \(.*\)$", shown, re.MULTILINE)
     assert subprocess.run(
         [*command, "version"], env=environment(), capture_output=True, text=True, check=True
     ).stdout.startswith("k8sflow 0")

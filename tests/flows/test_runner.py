@@ -349,6 +349,7 @@ def test_async_with_ends_running_commands(tmp_path: Path) -> None:
     async def main() -> tuple[str, str]:
         async with Runner(str(file)) as runner:
             running = await runner.async_run()
+            await asyncio.to_thread(wait_for, lambda: "asleep" in running.stdout)
         with pytest.raises(RunError, match=r"started no run within 0\.001 s"):
             await Runner(str(file), file_read_timeout=0.001).async_run()
         return running.status, running.run.status
@@ -361,6 +362,7 @@ SLEEPY = """
     class F(FlowSpec):
         @step
         def start(self):
+            print("asleep", flush=True)
             time.sleep(600)
             self.next(self.end)
         @step

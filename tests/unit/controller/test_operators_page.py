@@ -24,7 +24,7 @@ ROWS = {
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and value and path != "controller.resources":
+        if isinstance(value, dict) and value and path not in {"controller.resources", "ui.resources"}:
             yield from leaves(value, f"{path}.")
         else:
             yield path

@@ -298,7 +298,7 @@ def test_a_name_that_two_used_decorators_share_is_refused(tmp_path: Path) -> Non
     assert refused.returncode == 1
     assert "there are several decorators 'log': first.log, second.log" in refused.stderr
     unknown = run_flow(file, "--with", "nothing")
-    assert "The decorators are batch, card, catch, " in unknown.stderr
+    assert "The decorators are batch, cache, card, catch, " in unknown.stderr
     assert "UserStepDecorator" not in unknown.stderr
 
 
