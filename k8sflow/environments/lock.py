@@ -110,6 +110,18 @@ class Lock:
 
         return tuple(_packages(toml.loads(self.text)))
 
+    @cached_property
+    def editable_folders(self) -> tuple[str, ...]:
+        """The folders of packages whose files are used where they are, so that a change of one needs no new lock."""
+        if "editable" not in self.text:
+            return ()
+        from k8sflow import toml  # noqa: PLC0415  as above
+
+        named = [
+            package["directory"] for package in toml.loads(self.text).get("packages", ()) if "directory" in package
+        ]
+        return tuple(folder["path"] for folder in named if folder.get("editable"))
+
     @property
     def folders(self) -> str:
         """The line that stands for the files of the folders from which packages are built; empty without such."""

@@ -312,5 +312,13 @@ def _folders(text: str) -> str:
     if "directory" not in text:
         return ""
     named = [package["directory"] for package in toml.loads(text).get("packages", ()) if "directory" in package]
-    inside = {folder["path"]: _inside(Path(folder["path"])) for folder in named if not folder.get("editable")}
+    inside: dict[str, object] = {
+        folder["path"]: (_metadata if folder.get("editable") else _inside)(Path(folder["path"])) for folder in named
+    }
     return f"{FOLDERS}{hashlib.sha256(json.dumps(inside).encode()).hexdigest()}\n" if inside else ""
+
+
+def _metadata(path: Path) -> list[tuple[str, str]]:
+    """The content of the files that say what an editable package needs; its code is used where it is."""
+    files = [path / name for name in ("pyproject.toml", "setup.cfg", "setup.py")]
+    return [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files if file.is_file()]

@@ -84,3 +84,49 @@ def test_a_step_without_its_packages_takes_no_result_of_one_with_them(tmp_path: 
     assert runs(**settings) == ["start/0", "work/0"]
     assert runs("run", command="--environment=local", **settings) == ["start/0", "work/0"]
     assert runs(**settings) == []
+
+
+def test_a_change_of_an_editable_package_is_a_miss(tmp_path: Path, wheels: Path, settings: dict[str, str]) -> None:
+    """Its files are used where they are, so the lock alone doesn't say which code runs."""
+    own = tmp_path / "own"
+    write_editable(own, "one", "shade<2")
+    make_wheel(wheels, "shade", "0.5", {"shade.py": SHADE.format("0.5")})
+    runs = Runs(tmp_path, "")
+    source = SOURCE.replace('packages={"shade": ">=1"}', 'requirements="requirements.txt"')
+    source = source.replace("shade.VERSION", "f'{shade.VERSION} {__import__(\"own\").NAME}'")
+    write_flow(runs.folder, source, head=CACHED.replace("step\n", "pypi, step\n"))
+    (runs.folder / "requirements.txt").write_text("-e ../own\n")
+    assert runs(**settings) == ["start/0", "work/0"]
+    assert "made red 1.0 one" in runs.output
+    assert runs(**settings) == []
+    write_editable(own, "two", "shade<2")
+    runs("why", "start", command="cache", **settings)
+    assert f"changed   package folder {own}" in runs.output.partition("from the current code")[2]
+    assert runs(**settings) == ["start/0", "work/0"]
+    assert "made red 1.0 two" in runs.output
+    write_editable(own, "two", "shade<1.0")
+    assert runs(**settings) == ["start/0", "work/0"]
+    assert "made red 0.5 two" in runs.output
+
+
+def write_editable(folder: Path, name: str, needs: str) -> None:
+    """Write a package that builds itself without any other one."""
+    (folder / "source").mkdir(parents=True, exist_ok=True)
+    (folder / "source/own.py").write_text(f"NAME = {name!r}\n")
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "own"\nversion = "1"\ndependencies = ["{needs}"]\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    metadata = f"Metadata-Version: 2.1\\nName: own\\nVersion: 1\\nRequires-Dist: {needs}\\n"
+    (folder / "backend.py").write_text(
+        "import os, zipfile\n"
+        "def build_editable(folder, settings=None, metadata=None):\n"
+        "    with zipfile.ZipFile(os.path.join(folder, 'own-1-py3-none-any.whl'), 'w') as wheel:\n"
+        "        wheel.writestr('own.pth', os.path.abspath('source'))\n"
+        f"        wheel.writestr('own-1.dist-info/METADATA', '{metadata}')\n"
+        "        wheel.writestr('own-1.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\n'\n"
+        "                       'Tag: py3-none-any\\n')\n"
+        "        wheel.writestr('own-1.dist-info/RECORD', '')\n"
+        "    return 'own-1-py3-none-any.whl'\n"
+        "build_wheel = build_editable\n"
+    )

@@ -33,6 +33,7 @@ from k8sflow.runtime.caching.statements import Statements
 from k8sflow.runtime.caching.walk import Walk
 from k8sflow.storage.cache_plan import PACKAGES, CachePlan
 from k8sflow.storage.file_state import data_hash, hashed, newest_change, signature, source_hash
+from k8sflow.storage.package import files_of
 from k8sflow.storage.records import LAYERED_FORMAT, RunRecord
 from k8sflow.task.libraries import versions
 
@@ -126,7 +127,7 @@ class Planner:
         )
         may_read_any = walk.reach.unclear or own_decorators or self._leaks(walk, method)
         reads = self._reads(walk, step, decorations, has_flow=has_flow)
-        outside = tuple(sorted({*self._outside, *files})) if is_here else ()
+        outside = tuple(sorted({*self._outside, *files, *self._editable_files(step)})) if is_here else ()
         return CachePlan(
             parts=dict(sorted(parts.items())),
             carried=self._carried[0],
@@ -308,6 +309,9 @@ class Planner:
         libraries = {name for name in walk.reach.libraries if package_of(name) not in locked}
         found |= {f"package {name}": hashed(version) for name, version in versions(libraries, self.modules).items()}
         found |= packages
+        for editable in () if lock is None else lock.editable_folders:
+            path = Path(editable)
+            found[f"package folder {editable}"] = hashed([data_hash(path), source_hash(path, (), ())])
         if walk.reach.reads_environment or any(facts.reads_environment for facts in walk.facts):
             everything = {
                 n: v for n, v in self.variables.items() if n not in _OF_SHELL and not n.startswith("K8SFLOW_")
@@ -315,6 +319,12 @@ class Planner:
             return {**found, "all environment variables": hashed(sorted(everything.items()))}
         named = {text for text in walk.strings if text in self.variables and _VARIABLE.fullmatch(text)}
         return {**found, **{f"variable ${name}": hashed(self.variables[name]) for name in named}}
+
+    def _editable_files(self, step: str) -> list[str]:
+        """The files of packages that a step uses from their folders."""
+        lock = self.record.environments.get(step)
+        folders = () if lock is None else lock.editable_folders
+        return [str(path) for folder in folders for _, path in files_of(Path(folder))]
 
     @cached_property
     def _own_modules_loaded(self) -> list[ModuleType]:
