@@ -123,8 +123,11 @@ def _compiled(
     constraint_file.write_text("".join(f"{line}\n" for line in constraints()), encoding="utf-8")
     arguments = ["pip", "compile", "--quiet", "--no-header", "--format=pylock.toml", "-", f"--output-file={output}"]
     arguments += [f"--constraints={constraint_file}", f"--python-version={python}"]
+    # An option keeps uv from reading the variable of the same meaning.
+    arguments += [f"--constraints={file}" for file in os.environ.get("UV_CONSTRAINT", "").split()]
     if requested.sources:  # a project that k8sflow is used in names it; the step has that of the driver
         overrides.write_text("k8sflow ; python_version < '0'\n", encoding="utf-8")
+        arguments += [f"--overrides={file}" for file in os.environ.get("UV_OVERRIDE", "").split()]
         arguments += [f"--overrides={overrides}", f"--project={sources.settings_folder(requested, folder)}"]
     for source in requested.sources:
         path = sources.path_of(source, folder)
@@ -228,10 +231,22 @@ def _key(requested: Requested, folder: Path, python: str, platform: str | None, 
         "implementation": sysconfig.get_config_var("SOABI"),
         "constraints": constraints(),
         "settings": settings,
+        "limits": [hashed for name in uv.LIMITS for hashed in _hashes(os.environ.get(name, "").split(), folder)],
         "file": _settings_file(sources.settings_folder(requested, folder)),
         "sources": _local_sources(requested, folder),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _hashes(files: list[str], folder: Path) -> list[str]:
+    """Hashes of the contents of files; uv itself explains those that can't be read."""
+    found = []
+    for file in files:
+        try:
+            found.append(hashlib.sha256((folder / file).read_bytes()).hexdigest())
+        except OSError:
+            found.append("")
+    return found
 
 
 def _settings_file(folder: Path) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from k8sflow.errors import DependencyError
 
+# Variables that name files whose content limits the answer. ``uv pip sync`` refuses them beside a lock.
+LIMITS = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE")
 _UNREACHABLE = re.compile(
     r"tcp connect error|dns error|operation timed out|connection (refused|reset)|failed to (fetch|download)",
     re.IGNORECASE,
@@ -99,7 +101,8 @@ def call(
     """
     import subprocess  # noqa: PLC0415  most runs call no uv
 
-    environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+    without = {"VIRTUAL_ENV", "PYTHONPATH", *(LIMITS if arguments[:2] == ["pip", "sync"] else ())}
+    environment = {name: value for name, value in os.environ.items() if name not in without}
     environment |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", **(variables or {})}
     command = [program(), *arguments]
     try:

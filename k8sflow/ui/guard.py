@@ -97,6 +97,8 @@ class Guard:
             return "This form is not of a page of this server."
         if headers.get("sec-fetch-site", "") not in _WHO_ASKS and not self._is_visit(method, path, headers):
             return "Another site asked for this page. Open it by its address."
+        if self.token is None and path.endswith(_LOADED) and headers.get("sec-fetch-site") != "same-origin":
+            return "An artifact is only loaded from its task's page, over HTTPS: else browsers don't say who asks."
         if self.token is not None and not self._has_cookie(headers):
             return "Open the address that the command has printed: its token is missing."
         return ""

@@ -113,6 +113,15 @@ def test_the_lock_holds_for_runs_and_resumes_until_it_is_refreshed(
     assert locks_of(tmp_path, "r3") == locks_of(tmp_path, "r1")
 
 
+def test_files_that_limit_versions_hold_as_they_are_now(tmp_path: Path, command: Run) -> None:
+    """Beside k8sflow's own constraints, uv would ignore the variable; and it refuses it where it installs a lock."""
+    flow, limits = one(tmp_path, {"shade": ">=1"}), tmp_path / "limits.txt"
+    for limit, version in (("shade<2", "1.0"), ("shade<3", "2.0")):
+        limits.write_text(limit)
+        done = command(flow, "run", UV_CONSTRAINT="limits.txt")
+        assert f"version {version}" in done.stdout, done.stderr
+
+
 def test_environment_local_runs_the_steps_in_the_drivers_python(tmp_path: Path, command: Run) -> None:
     done = command(one(tmp_path, {"shade": ""}), "--environment=local", "run")
     assert done.returncode == 1

@@ -70,6 +70,16 @@ def test_a_token_of_an_index_that_changes_is_not_another_request(
     assert resolve._key(requested, tmp_path, "3.12", None) != before
 
 
+def test_the_content_of_a_file_with_constraints_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path starts in the flow's folder, where uv works."""
+    monkeypatch.setenv("UV_CONSTRAINT", "limits.txt")
+    requested, found = Requested(("x",)), set()
+    for text in ("x<1", "x<2"):
+        (tmp_path / "limits.txt").write_text(text)
+        found.add(resolve._key(requested, tmp_path, "3.12", None))
+    assert len(found) == 2
+
+
 def test_a_users_own_settings_of_uv_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UV_CONFIG_FILE", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
