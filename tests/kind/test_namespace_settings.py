@@ -9,7 +9,7 @@ from tests.kind.conftest import Namespace
 from tests.support import write_flow
 
 FLOW = """
-class Shared(FlowSpec):
+class F(FlowSpec):
     @step(start=True, end=True)
     def only(self): print("ran")
 """
@@ -26,7 +26,7 @@ def test_pods_have_the_options_of_the_namespace(namespace: Namespace, tmp_path: 
     _apply(namespace, kubernetes_labels="team=research", kubernetes_cpu="30m", kubernetes_memory="150M")
     done = namespace.run(flow, "--with", "kubernetes", K8SFLOW_KUBERNETES_CPU="20m")
     assert done.code == 0, done.text
-    (job,) = namespace.objects("jobs", "k8sflow.dev/flow=Shared")
+    (job,) = namespace.objects("jobs", "k8sflow.dev/flow=F")
     assert job["metadata"]["labels"]["team"] == "research"
     requests = job["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
     assert (requests["cpu"], requests["memory"]) == ("20m", "150M")
@@ -35,4 +35,4 @@ def test_pods_have_the_options_of_the_namespace(namespace: Namespace, tmp_path: 
     assert wrong.code == 1
     assert f"the ConfigMap k8sflow-settings in namespace '{namespace.name}'" in wrong.text
     assert "kubernetes_qos" in wrong.text
-    assert len(namespace.objects("jobs", "k8sflow.dev/flow=Shared")) == 1
+    assert len(namespace.objects("jobs", "k8sflow.dev/flow=F")) == 1

@@ -14,6 +14,7 @@ import pytest
 from tests.kind.conftest import Namespace
 from tests.kind.terminal import DEADLINE_SECONDS
 from tests.kind.test_controller import CHART, Controller
+from tests.pages import Answer
 
 TOKEN = "a-token-of-a-secret"
 
@@ -24,10 +25,14 @@ class Forwarded:
 
     port: int
 
-    def ask(self, path: str, **headers: str) -> http.client.HTTPResponse:
+    def ask(self, path: str, **headers: str) -> Answer:
         connection = http.client.HTTPConnection("localhost", self.port, timeout=DEADLINE_SECONDS)
-        connection.request("GET", path, headers=headers)
-        return connection.getresponse()
+        try:
+            connection.request("GET", path, headers=headers)
+            found = connection.getresponse()
+            return Answer(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
+        finally:
+            connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +78,10 @@ def test_a_run_in_the_bucket_is_shown(namespace: Namespace, forwarded: Forwarded
     assert forwarded.ask(f"/open/{TOKEN}/", Host="evil.example").status == 403
     opened = forwarded.ask(f"/open/{TOKEN}/")
     assert opened.status == 200
-    cookie = str(opened.headers["Set-Cookie"]).partition(";")[0]
-    assert name in forwarded.ask(f"/?flow={flow}", Cookie=cookie).read().decode()
+    cookie = str(opened.headers["set-cookie"]).partition(";")[0]
+    assert name in forwarded.ask(f"/?flow={flow}", Cookie=cookie).text
     page = forwarded.ask(f"/runs/{run}", Cookie=cookie)
-    assert 'data-status="succeeded"' in page.read().decode()
+    assert 'data-status="succeeded"' in page.text
 
 
 def test_its_pod_carries_no_token_of_the_cluster(namespace: Namespace, ui: Controller) -> None:
