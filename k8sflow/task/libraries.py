@@ -24,7 +24,9 @@ def versions(modules: Iterable[str], loaded: Mapping[str, ModuleType]) -> dict[s
         modules: The first names of modules; those of Python itself and of k8sflow are left out.
         loaded: The modules that are loaded, by name.
     """
-    owners = _owners(frozenset(name for name in modules if name not in {_OURS, *sys.stdlib_module_names}))
+    # Cython makes modules without a file for the types that compiled packages share; these packages count.
+    names = (name for name in modules if not name.startswith("_cython_"))
+    owners = _owners(frozenset(name for name in names if name not in {_OURS, *sys.stdlib_module_names}))
     found = {f"module {name}": _state(name, loaded.get(name)) for name, packages in owners.items() if not packages}
     waiting = [package for packages in owners.values() for package in packages]
     while waiting:
