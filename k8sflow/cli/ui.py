@@ -77,8 +77,8 @@ def _reach_options() -> list[click.Parameter]:
         click.Option(
             ["--behind-login", "is_behind_login"],
             is_flag=True,
-            help="Need no token, because a proxy lets only people through who have logged in. "
-            "Everybody else who reaches the port can read all runs.",
+            help="Require no token, because a proxy only lets logged-in users through. "
+            "Anyone else who can reach the port can read all runs.",
         ),
     ]
 

@@ -1,6 +1,6 @@
-"""Settings for everybody who runs flows in a namespace: the ConfigMap ``k8sflow-settings`` in it.
+"""Settings that all users of a namespace share: its ConfigMap ``k8sflow-settings``.
 
-A run on Kubernetes reads it once, when it starts. What a person sets, in the environment or in a file, wins over it.
+A run on Kubernetes reads it once, at its start. Settings in the environment or in a file override it.
 """
 
 from __future__ import annotations

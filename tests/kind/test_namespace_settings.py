@@ -1,4 +1,4 @@
-"""Settings for everybody in a namespace of a real cluster."""
+"""Shared settings of a namespace, on a real cluster."""
 
 from __future__ import annotations
 
