@@ -13,13 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timezone
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from k8sflow.access_tokens import Token
 from k8sflow.errors import AccessError, OutageError
 from k8sflow.http_dates import seconds_ahead
 from k8sflow.rsa_signature import RsaKey
@@ -32,39 +33,12 @@ _METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 # The metadata server is on this machine, or nowhere.
 _METADATA_SECONDS = 5
 _SECONDS = 30
-# A token is replaced this long before its end, so that no request is sent with one that ends on the way.
-_EARLY_SECONDS = 120
 _ASSERTED_SECONDS = 3600
 _TOLERATED_SKEW_SECONDS = 60
 _ADVICE = (
     f"Run `gcloud auth application-default login`, or name a file with credentials in {_FILE}; in pods, bind the "
     "service account to one of Google's (workload identity)."
 )
-
-
-@dataclass(frozen=True)
-class Token:
-    """An access token.
-
-    Args:
-        value: The token.
-        end: When it ends, in seconds since the epoch.
-        quota_project: The project whose quota is used, which some services ask for with a person's token.
-    """
-
-    value: str
-    end: float
-    quota_project: str = ""
-
-    @property
-    def has_ended(self) -> bool:
-        """True if it can't be used any more."""
-        return time.time() >= self.end
-
-    @property
-    def is_fresh(self) -> bool:
-        """True if it can be used for another request."""
-        return time.time() < self.end - _EARLY_SECONDS
 
 
 def find(environment: Mapping[str, str], scope: str = STORAGE) -> Callable[[], Token]:

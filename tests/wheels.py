@@ -8,6 +8,32 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+# Steps with two versions of a package, for flows whose head imports pypi; the second one is a foreach.
+TWO_VERSIONS = """
+    class F(FlowSpec):
+        @pypi(packages={"shade": "1.0"})
+        @step
+        def start(self):
+            import shade
+            self.first = shade.VERSION
+            self.branches = [0, 1]
+            self.next(self.work, foreach="branches")
+        @pypi(packages={"shade": ">=2"})
+        @step
+        def work(self):
+            import shade, sys
+            self.seen = (self.first, shade.VERSION, sys.prefix)
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            self.seen = [branch.seen for branch in inputs]
+            self.next(self.end)
+        @step
+        def end(self):
+            import importlib.util
+            self.found = importlib.util.find_spec("shade") is not None
+"""
+
 
 def make_wheel(
     folder: Path,

@@ -11,19 +11,18 @@ import hashlib
 import hmac
 import http.client
 import os
-import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from k8sflow.access_tokens import KeptToken
 from k8sflow.azure_account import AzureAccount
-from k8sflow.errors import AccessError, ConfigurationError, OutageError
-from k8sflow.google_credentials import Token
+from k8sflow.errors import AccessError, ConfigurationError
 from k8sflow.http_dates import seconds_ahead, seconds_of
 from k8sflow.storage.azure_credentials import find
 from k8sflow.storage.objects import Buffer
@@ -100,9 +99,7 @@ class AzureClient:
         self._path = f"{parts.path}/{quote(container, safe='$')}"
         self._account = account
         self._connections = connections
-        self._make_token: Callable[[], Token] | None = None if account.key or account.sas else find(environment)
-        self._token: Token | None = None
-        self._lock = threading.Lock()
+        self._tokens = None if account.key or account.sas else KeptToken(find(environment))
         self._ahead = 0.0  # seconds by which the server's clock is ahead of this machine's, once it has refused that
 
     def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
@@ -217,7 +214,7 @@ class AzureClient:
             raise ValueError("Azure takes a backslash in a name for a slash")
         path = f"{self._path}/{quote(key)}" if key else self._path
         for _ in range(_EARLIER_TRIES):
-            ahead, token = self._ahead, self._token
+            ahead, token = self._ahead, self._tokens and self._tokens.token
             answer = self._server.exchange(
                 method, self._url(path, query), self._headers(method, path, query, headers, body), body, seconds
             )
@@ -226,8 +223,8 @@ class AzureClient:
             content = answer.body()
             if is_of_clock(str(answer.status), answer.date, ahead):
                 self._ahead = seconds_ahead(answer.date)
-            elif answer.status == HTTPStatus.UNAUTHORIZED and token is not None:  # it was revoked
-                self._token = None
+            elif answer.status == HTTPStatus.UNAUTHORIZED and self._tokens and token is not None:  # it was revoked
+                self._tokens.forget()
             else:
                 break
         raise self._refusal(answer, content)
@@ -246,8 +243,8 @@ class AzureClient:
             sent["content-length"] = str(sum(map(len, body)))
         if self._account.key:
             sent["authorization"] = f"SharedKey {self._account.name}:{self._signature(method, path, query, sent)}"
-        elif self._make_token is not None:
-            sent["authorization"] = f"Bearer {self._fresh_token(self._make_token)}"
+        elif self._tokens is not None:
+            sent["authorization"] = f"Bearer {self._tokens.value()}"
         return sent
 
     def _signature(self, method: str, path: str, query: Mapping[str, str], sent: Mapping[str, str]) -> str:
@@ -257,17 +254,6 @@ class AzureClient:
         lines += [f"/{self._account.name}{path}", *(f"{name}:{query[name]}" for name in sorted(query))]
         text = "\n".join(lines).encode()
         return base64.b64encode(hmac.digest(base64.b64decode(self._account.key), text, hashlib.sha256)).decode()
-
-    def _fresh_token(self, make: Callable[[], Token]) -> str:
-        with self._lock:
-            token = self._token
-            if token is None or not token.is_fresh:
-                try:
-                    token = self._token = make()
-                except OutageError:
-                    if token is None or token.has_ended:  # else there is time for other tries
-                        raise
-            return token.value
 
     def _refusal(self, answer: Answer, body: bytes) -> Exception:
         code = answer.headers.get("x-ms-error-code", "")

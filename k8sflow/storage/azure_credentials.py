@@ -19,8 +19,8 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlencode
 
+from k8sflow.access_tokens import Token
 from k8sflow.errors import AccessError, OutageError
-from k8sflow.google_credentials import Token
 
 _RESOURCE = "https://storage.azure.com/"
 _FILE = "AZURE_FEDERATED_TOKEN_FILE"

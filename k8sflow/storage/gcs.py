@@ -10,16 +10,16 @@ import contextlib
 import http.client
 import json
 import os
-import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from k8sflow.errors import AccessError, ConfigurationError, K8sflowError, OutageError
-from k8sflow.google_credentials import Token, find
+from k8sflow.access_tokens import KeptToken
+from k8sflow.errors import AccessError, ConfigurationError, K8sflowError
+from k8sflow.google_credentials import find
 from k8sflow.http_dates import seconds_of
 from k8sflow.roots import EMULATOR_OF_GOOGLE, SERVER_OF_GOOGLE
 from k8sflow.storage.objects import Buffer
@@ -93,9 +93,7 @@ class GcsClient:
         self._bucket = bucket
         self._name = quote(bucket, safe="")
         self._connections = connections
-        self._make_token: Callable[[], Token] | None = None if endpoint != SERVER_OF_GOOGLE else find(environment)
-        self._token: Token | None = None
-        self._lock = threading.Lock()
+        self._tokens = None if endpoint != SERVER_OF_GOOGLE else KeptToken(find(environment))
 
     def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
         sent = {"range": span} if span else {}
@@ -231,29 +229,18 @@ class GcsClient:
         sent = {"host": self._server.netloc, **headers}
         if method == "POST":
             sent["content-length"] = str(sum(map(len, body)))
-        if self._make_token is not None:
-            sent["authorization"] = f"Bearer {self._fresh_token(self._make_token)}"
+        if self._tokens is not None:
+            sent["authorization"] = f"Bearer {self._tokens.value()}"
         answer = self._server.exchange(method, url, sent, body, seconds)
         if answer.status in _SUCCESS:
             return answer
         raise self._refusal(answer.status, answer.body(), answer.date)
 
-    def _fresh_token(self, make: Callable[[], Token]) -> str:
-        with self._lock:
-            token = self._token
-            if token is None or not token.is_fresh:
-                try:
-                    token = self._token = make()
-                except OutageError:
-                    if token is None or token.has_ended:  # else there is time for other tries
-                        raise
-            return token.value
-
     def _refusal(self, status: int, body: bytes, date: str) -> Exception:
         message = _message(body) or http.client.responses.get(status, "")
         if status == HTTPStatus.UNAUTHORIZED:
-            with self._lock:
-                self._token = None
+            if self._tokens is not None:
+                self._tokens.forget()
             return AccessError(
                 f"Google Cloud Storage doesn't accept the credentials for gs://{self._bucket}: {message}",
                 advice="Run `gcloud auth application-default login`, or check GOOGLE_APPLICATION_CREDENTIALS.",

@@ -8,35 +8,11 @@ from typing import Any
 
 from tests.kind.conftest import Namespace
 from tests.support import write_flow
-from tests.wheels import shades, uv_settings
+from tests.wheels import TWO_VERSIONS, shades, uv_settings
 
 HEAD = "from k8sflow import FlowSpec, kubernetes, pypi, step\n"
 SMALL = "kubernetes:cpu=0.1,memory=200"
 SHARED = "    @kubernetes(branches_per_pod=2)\n    @step\n    def work"
-TWO = """
-    class F(FlowSpec):
-        @pypi(packages={"shade": "1.0"})
-        @step
-        def start(self):
-            import shade
-            self.first = shade.VERSION
-            self.branches = [0, 1]
-            self.next(self.work, foreach="branches")
-        @pypi(packages={"shade": ">=2"})
-        @step
-        def work(self):
-            import shade, sys
-            self.seen = (self.first, shade.VERSION, sys.prefix)
-            self.next(self.join)
-        @step
-        def join(self, inputs):
-            self.seen = [branch.seen for branch in inputs]
-            self.next(self.end)
-        @step
-        def end(self):
-            import importlib.util
-            self.found = importlib.util.find_spec("shade") is not None
-"""
 
 
 def test_two_steps_have_two_versions_of_a_package_in_their_pods(
@@ -44,7 +20,7 @@ def test_two_steps_have_two_versions_of_a_package_in_their_pods(
 ) -> None:
     """The wheels come from the bucket; also where the branches of a foreach share a pod."""
     shades(tmp_path / "wheels")
-    flow = write_flow(tmp_path / "flows", TWO, head=HEAD)
+    flow = write_flow(tmp_path / "flows", TWO_VERSIONS, head=HEAD)
     settings = uv_settings(tmp_path / "wheels", tmp_path / "cache")
     done = namespace.run(flow, "--with", SMALL, **settings)
     assert done.code == 0, done.text
@@ -61,7 +37,7 @@ def test_two_steps_have_two_versions_of_a_package_in_their_pods(
 
 def test_an_image_with_another_python_says_so(namespace: Namespace, tmp_path: Path) -> None:
     shades(tmp_path / "wheels")
-    source = TWO.replace('packages={"shade": "1.0"}', 'python="3.9", packages={"shade": "1.0"}')
+    source = TWO_VERSIONS.replace('packages={"shade": "1.0"}', 'python="3.9", packages={"shade": "1.0"}')
     flow = write_flow(tmp_path / "flows", source, head=HEAD)
     done = namespace.run(flow, "--with", SMALL, **uv_settings(tmp_path / "wheels", tmp_path / "cache"))
     assert done.code == 1

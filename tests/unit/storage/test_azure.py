@@ -269,7 +269,8 @@ def test_an_outage_of_the_tokens_server_is_not_a_refusal(azure: Azure, client: C
     azure.refusal_status = 503
     found.page("a/")
     assert azure.used == ["Bearer t1", "Bearer t1"]
-    found._token = None
+    assert found._tokens is not None
+    found._tokens.forget()
     with pytest.raises(OutageError, match="token"):
         found.page("a/")
 

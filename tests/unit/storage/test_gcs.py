@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from k8sflow import roots
+from k8sflow.access_tokens import Token
 from k8sflow.errors import AccessError, BucketNotFoundError, ConfigurationError, OutageError
-from k8sflow.google_credentials import Token
 from k8sflow.storage import gcs, s3
 from k8sflow.storage.gcs import GcsClient
 from k8sflow.storage.open_store import open_store
@@ -249,7 +249,8 @@ def test_an_outage_of_the_tokens_server_is_not_a_refusal(
     google.refusal, google.refusal_status = "busy", 503
     found.page("a/")
     assert google.used == ["Bearer t1", "Bearer t1"]
-    found._token = Token("t1", 0.0)
+    assert found._tokens is not None
+    found._tokens.token = Token("t1", 0.0)
     with pytest.raises(OutageError, match="token"):
         found.page("a/")
 
