@@ -26,10 +26,10 @@ from k8sflow.errors import AccessError, ConfigurationError
 from k8sflow.http_dates import seconds_ahead, seconds_of
 from k8sflow.storage.azure_credentials import find
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.s3_client import NO_HEADERS, READ_SECONDS, Page, RefusedError, Status, Upload
+from k8sflow.storage.s3_client import NO_HEADERS, Page, RefusedError, Status, Upload
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
 from k8sflow.storage.s3_errors import is_of_clock
-from k8sflow.storage.s3_http import again
+from k8sflow.storage.s3_http import again, received
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -186,13 +186,8 @@ class AzureClient:
         is_slow: bool = False,
     ) -> tuple[Answer, bytes]:
         """Sends a request, and receives all of its answer."""
-        needs_long = is_slow or sum(map(len, body)) > _SHORT_BYTES
-
-        def call(seconds: float) -> tuple[Answer, bytes]:
-            answer = self._send(method, key, query, headers, body, READ_SECONDS if needs_long else seconds)
-            return answer, answer.body()
-
-        return again(call)
+        is_long = is_slow or sum(map(len, body)) > _SHORT_BYTES
+        return received(lambda seconds: self._send(method, key, query, headers, body, seconds), is_long=is_long)
 
     def _send(
         self,

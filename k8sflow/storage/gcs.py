@@ -26,7 +26,6 @@ from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     NO_HEADERS,
     PARALLEL_PARTS,
-    READ_SECONDS,
     NoAnswerError,
     Page,
     RefusedError,
@@ -35,7 +34,7 @@ from k8sflow.storage.s3_client import (
 )
 from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading
 from k8sflow.storage.s3_errors import age_of
-from k8sflow.storage.s3_http import again
+from k8sflow.storage.s3_http import again, received
 
 _BINARY = "application/octet-stream"
 _JSON = "application/json"
@@ -208,13 +207,8 @@ class GcsClient:
         is_slow: bool = False,
     ) -> tuple[Answer, bytes]:
         """Sends a request, and receives all of its answer."""
-        needs_long = is_slow or sum(map(len, body)) > _SHORT_BYTES
-
-        def call(seconds: float) -> tuple[Answer, bytes]:
-            answer = self._send(method, url, headers, body, READ_SECONDS if needs_long else seconds)
-            return answer, answer.body()
-
-        return again(call)
+        is_long = is_slow or sum(map(len, body)) > _SHORT_BYTES
+        return received(lambda seconds: self._send(method, url, headers, body, seconds), is_long=is_long)
 
     def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer], seconds: float

@@ -108,7 +108,6 @@ class _Request:
         query: The query's parameters.
         headers: The headers, besides those that all requests have.
         body: The body's pieces.
-        is_slow: Whether the server may need long before it answers.
     """
 
     method: str
@@ -116,7 +115,6 @@ class _Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: Sequence[Buffer] = ()
-    is_slow: bool = False
 
 
 class HttpClient:
@@ -256,13 +254,9 @@ class HttpClient:
         is_slow: bool = False,
     ) -> tuple[Answer, bytes]:
         """Sends a request, and receives all of its answer."""
-        request = _Request(method, key, query, headers, body, is_slow or sum(map(len, body)) > _SHORT_BYTES)
-
-        def call(seconds: float) -> tuple[Answer, bytes]:
-            answer = self._send(request, seconds)
-            return answer, answer.body()
-
-        return again(call)
+        request = _Request(method, key, query, headers, body)
+        is_long = is_slow or sum(map(len, body)) > _SHORT_BYTES
+        return received(lambda seconds: self._send(request, seconds), is_long=is_long)
 
     def _send(self, request: _Request, seconds: float) -> Answer:
         """Sends a request; its answer is a success.
@@ -299,7 +293,7 @@ class HttpClient:
         if method in {"PUT", "POST"}:
             sent["content-length"] = str(sum(len(part) for part in body))
         url = f"{path}?{text}" if text else path
-        return self._server.exchange(method, url, sent, body, READ_SECONDS if request.is_slow else seconds)
+        return self._server.exchange(method, url, sent, body, seconds)
 
 
 def again(call: Callable[[float], _Result]) -> _Result:
@@ -319,6 +313,21 @@ def again(call: Callable[[float], _Result]) -> _Result:
                 raise
         time.sleep(JITTER.random() * 2**number)
     return call(last)
+
+
+def received(send: Callable[[float], Answer], *, is_long: bool = False) -> tuple[Answer, bytes]:
+    """Sends a request, again where ``again`` does, and receives all of its answer.
+
+    Args:
+        send: Sends it, with the seconds to wait for the answer.
+        is_long: Whether the server may need long before it answers.
+    """
+
+    def call(seconds: float) -> tuple[Answer, bytes]:
+        answer = send(READ_SECONDS if is_long else seconds)
+        return answer, answer.body()
+
+    return again(call)
 
 
 def _refusal(status: int, body: bytes, date: str = "") -> tuple[RefusedError, str]:

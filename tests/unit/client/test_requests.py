@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +20,7 @@ from k8sflow.storage.clones import mark_complete, put_commits, read_commits
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.usage import Usage
+from tests.counting import Counted
 from tests.sources import foreach
 from tests.support import load_flow, write_flow
 
@@ -31,22 +31,10 @@ pytestmark = pytest.mark.s3
 MANY = 60
 
 
-class _Counted:
-    """A client of a bucket that counts the requests by kind."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.requests: collections.Counter[str] = collections.Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        self.requests[name] += 1
-        return getattr(self._client, name)
-
-
 @pytest.fixture
-def counted(s3_store: S3Store) -> _Counted:
+def counted(s3_store: S3Store) -> Counted:
     """Count the requests of the store."""
-    found = s3_store._opened = _Counted(s3_store._opened)  # type: ignore[assignment]
+    found = s3_store._opened = Counted(s3_store._opened)  # type: ignore[assignment]
     return found
 
 
@@ -79,7 +67,7 @@ def _described(run: Run) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def test_listing_runs_takes_a_few_requests(s3_store: S3Store, counted: _Counted, graph: Graph) -> None:
+def test_listing_runs_takes_a_few_requests(s3_store: S3Store, counted: Counted, graph: Graph) -> None:
     """A listing of the runs, one of the index, and a few reads of the latest run; the result is that of the records."""
     created = _create_many(s3_store, graph)
     created[7].change_tags(lambda _: ("x" * 300, "日本"))
@@ -91,7 +79,7 @@ def test_listing_runs_takes_a_few_requests(s3_store: S3Store, counted: _Counted,
     assert listed == [_described(Run(run)) for run in reversed(created)]
 
 
-def test_the_command_runs_takes_a_few_requests(s3_store: S3Store, counted: _Counted, graph: Graph) -> None:
+def test_the_command_runs_takes_a_few_requests(s3_store: S3Store, counted: Counted, graph: Graph) -> None:
     _create_many(s3_store, graph)
     counted.requests.clear()
     scope = Scope("F", lambda: [s3_store])
@@ -103,7 +91,7 @@ def test_the_command_runs_takes_a_few_requests(s3_store: S3Store, counted: _Coun
     }
 
 
-def test_runs_without_an_entry_in_the_index_are_read(s3_store: S3Store, counted: _Counted, graph: Graph) -> None:
+def test_runs_without_an_entry_in_the_index_are_read(s3_store: S3Store, counted: Counted, graph: Graph) -> None:
     """As when a process died between the record and the entry, or an older version wrote the record."""
     created = _create_many(s3_store, graph)
     expected = [_described(Run(run)) for run in reversed(created)]
@@ -143,7 +131,7 @@ def test_a_damaged_or_newer_record_hides_no_other_run(s3_store: S3Store, graph: 
     assert "has the format 99" in found[created[3].run]._repr_html_()
 
 
-def test_listing_the_tasks_of_a_step_takes_a_few_requests(s3_store: S3Store, counted: _Counted, graph: Graph) -> None:
+def test_listing_the_tasks_of_a_step_takes_a_few_requests(s3_store: S3Store, counted: Counted, graph: Graph) -> None:
     """Their ends are in the names of objects; a task without one is read by its commit."""
     run_store = _create(s3_store, graph, "r1", 1e9, has_ended=False)
     value = ArtifactStore(s3_store, "F").save(1, "square")
@@ -188,7 +176,7 @@ def test_a_damaged_commit_hides_no_other_task(s3_store: S3Store, graph: Graph) -
         _ = tasks["2"].artifacts
 
 
-def test_listing_clones_takes_a_few_requests(s3_store: S3Store, counted: _Counted, graph: Graph) -> None:
+def test_listing_clones_takes_a_few_requests(s3_store: S3Store, counted: Counted, graph: Graph) -> None:
     """Their ends are in one object; they don't count as used by the run that has cloned them."""
     before, after = (_create(s3_store, graph, run, 1e9, has_ended=False) for run in ("r1", "r2"))
     names = [("work", str(number)) for number in range(MANY)]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from k8sflow.flow.graph import Graph
 from k8sflow.ui.library import Library
 from k8sflow.ui.progress import RunReader
+from tests.counting import Counted
 from tests.pages import Made, Reader, serving
 from tests.waiting import wait_for
 
@@ -23,18 +23,6 @@ pytestmark = pytest.mark.s3
 MANY = 60
 # A look lists the ends, the steps and the runs' objects, and reads a few records, whatever the number of tasks.
 A_LOOK = 14
-
-
-class Counted:
-    """A client of a bucket that counts the requests by kind."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.requests: collections.Counter[str] = collections.Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        self.requests[name] += 1
-        return getattr(self._client, name)
 
 
 @pytest.fixture
