@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from k8sflow.environments import uv
-from tests.support import flow_command, write_flow
+from tests.support import write_flow
 from tests.wheels import make_wheel, shades, uv_settings
 
 HEAD = "from k8sflow import FlowSpec, conda, conda_base, pypi, pypi_base, step\n"
@@ -58,21 +58,6 @@ def wheels(tmp_path: Path) -> Path:
     make_wheel(folder, "ink", "1.0", {"ink.py": "VERSION = '1.0'\n"})
     make_wheel(folder, "k8sflow", "99.0", {"k8sflow/__init__.py": "raise ImportError('another k8sflow')\n"})
     return folder
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def command(wheels: Path, cache: Path) -> Run:
-    """Run a command of a flow with the wheels as its only index."""
-
-    def run(file: Path, *arguments: str, **changes: str) -> CompletedProcess[str]:
-        return flow_command(file, *arguments, **{**uv_settings(wheels, cache), **changes})
-
-    return run
 
 
 def base_flow(tmp_path: Path, options: str, source: str = BASE) -> Path:

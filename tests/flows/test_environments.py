@@ -17,8 +17,8 @@ import pytest
 
 from k8sflow.environments import local
 from k8sflow.environments.lock import Lock
-from tests.support import flow_command, write_flow
-from tests.wheels import make_wheel, shades, uv_settings
+from tests.support import write_flow
+from tests.wheels import make_wheel, shades
 
 HEAD = "from k8sflow import FlowSpec, current, pypi, pypi_base, step\n"
 TWO = """
@@ -60,21 +60,6 @@ def wheels(tmp_path: Path) -> Path:
     folder = tmp_path / "wheels"
     shades(folder)
     return folder
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def command(wheels: Path, cache: Path) -> Run:
-    """Run a command of a flow with the wheels as its only index."""
-
-    def run(file: Path, *arguments: str, **changes: str) -> CompletedProcess[str]:
-        return flow_command(file, *arguments, **{**uv_settings(wheels, cache), **changes})
-
-    return run
 
 
 def one(tmp_path: Path, packages: dict[str, str]) -> Path:
