@@ -327,7 +327,8 @@ def origins(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[s
     """
     path, values = settings_file.read(folder, environment, KEYS)
     found = dict.fromkeys(values, str(path)) | {key: variable(key) for key in KEYS if environment.get(variable(key))}
-    if environment.get(DATASTORE):
+    given = environment.get(DATASTORE)
+    if given and not roots.is_kind(given):
         found |= {"root": DATASTORE, "bucket": DATASTORE}
     elif "root" in found:
         found.setdefault("bucket", f"root, of {found['root']}")

@@ -145,10 +145,10 @@ class _ServiceAccount:
             OutageError: Google's server can't be reached.
         """
         try:
-            return _asked(self._server, self._fields(), self._file)
+            return _asked(self._server, self._fields(), self._file, self._ahead)
         except _WrongClockError as error:
             self._ahead = error.seconds_ahead
-        return _asked(self._server, self._fields(), self._file)
+        return _asked(self._server, self._fields(), self._file, self._ahead)
 
     def _fields(self) -> dict[str, str]:
         now = int(time.time() + self._ahead)
@@ -184,8 +184,15 @@ def _of_person(document: Mapping[str, Any], file: Path) -> Token:
     return replace(token, quota_project=document.get("quota_project_id") or "")
 
 
-def _asked(server: str, fields: Mapping[str, str], file: Path) -> Token:
-    """Asks Google's server of tokens for one."""
+def _asked(server: str, fields: Mapping[str, str], file: Path, ahead: float | None = None) -> Token:
+    """Asks Google's server of tokens for one.
+
+    Args:
+        server: Its URL.
+        fields: The request's.
+        file: The file with the credentials.
+        ahead: What was added to this machine's time to sign the request, in seconds; None if no time was signed.
+    """
     try:
         request = urllib.request.Request(server, data=urlencode(fields).encode())  # noqa: S310  the file is the user's
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
@@ -196,14 +203,15 @@ def _asked(server: str, fields: Mapping[str, str], file: Path) -> Token:
         if not isinstance(error, urllib.error.HTTPError):
             raise AccessError(f"the credentials in {file} give no token: {error}.", advice=_ADVICE) from error
         said = error.read().decode("utf-8", "replace")[:300]
-        ahead = seconds_ahead(error.headers.get("Date") or "")
-        refusal = (_WrongClockError if abs(ahead) > _TOLERATED_SKEW_SECONDS else AccessError)(
+        found = seconds_ahead(error.headers.get("Date") or "")
+        is_of_clock = ahead is not None and abs(found - ahead) > _TOLERATED_SKEW_SECONDS
+        refusal = (_WrongClockError if is_of_clock else AccessError)(
             f"Google refuses the credentials in {file}: {said}",
             cause="They were revoked, or have expired.",
             advice=_ADVICE,
         )
         if isinstance(refusal, _WrongClockError):
-            refusal.seconds_ahead = ahead
+            refusal.seconds_ahead = found
         raise refusal from error
 
 

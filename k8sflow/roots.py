@@ -113,6 +113,11 @@ def kind_of(root: str) -> str:
     return "azure" if scheme == "az" else scheme
 
 
+def is_kind(value: str) -> bool:
+    """True for a kind of store, as Metaflow's ``--datastore`` takes it, which names no location."""
+    return value in _KINDS_OF_METAFLOW
+
+
 def datastore(values: Sequence[str], root: Callable[[], str], working: Path | str | None = None) -> str | None:
     """The root that ``--datastore`` or ``K8SFLOW_DATASTORE`` names.
 
@@ -127,8 +132,8 @@ def datastore(values: Sequence[str], root: Callable[[], str], working: Path | st
     Raises:
         ConfigurationError: It is neither a folder nor a bucket, a store of another kind, or only a kind of store.
     """
-    kinds = [value for value in values if value in _KINDS_OF_METAFLOW]
-    locations = [value for value in values if value not in _KINDS_OF_METAFLOW]
+    kinds = [value for value in values if is_kind(value)]
+    locations = [value for value in values if not is_kind(value)]
     if len(kinds) > 1 or len(locations) > 1:
         given = " and ".join(map(repr, kinds if len(kinds) > 1 else locations))
         raise ConfigurationError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from k8sflow import urls
 from k8sflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,6 +40,17 @@ class S3Options:
     anonymous: bool = False
     requester_pays: bool = False
     write_headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def of_s3_alone(self) -> list[str]:
+        """The settings among them that the stores of other clouds don't have."""
+        values = {
+            "s3_proxy": self.proxy,
+            "s3_anonymous": self.anonymous,
+            "s3_requester_pays": self.requester_pays,
+            "s3_write_headers": self.write_headers,
+        }
+        return [name for name, value in values.items() if value]
 
     @staticmethod
     def of(settings: Settings) -> S3Options:
@@ -75,7 +87,7 @@ def check(settings: Settings) -> None:
         proxy = getattr(settings, key)
         if proxy is not None and not _is_proxy(proxy):
             raise ConfigurationError(
-                f"the setting {key} is {proxy!r}, which is not the URL of an HTTP proxy.",
+                f"the setting {key} is {urls.shown(proxy)!r}, which is not the URL of an HTTP proxy.",
                 advice="Use a URL such as http://proxy.example.com:3128.",
             )
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
 import click
 
-from k8sflow import config, debug_log, settings_file
+from k8sflow import config, debug_log, settings_file, urls
 from k8sflow.cli import output
 from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.problems import did_you_mean
 
 _KEYS = tuple(field.name for field in fields(config.Settings))
+_SERVERS = ("endpoint", "in_cluster_endpoint", "s3_proxy", "in_cluster_s3_proxy")
 
 
 @click.group(name="config", invoke_without_command=True)
@@ -48,9 +50,9 @@ def set_(key: str, value: str, file: str | None) -> None:
         config.Settings(**{key: value})
         path = Path(file) if file else settings_file.find(Path.cwd()) or Path.cwd() / settings_file.name()
         _write(path, key, value)
-        click.echo(f"{path}: {key} = {value}")
+        click.echo(f"{path}: {key} = {_shown(key, value)}")
         if override := os.environ.get(config.variable(key)):
-            click.echo(f"{config.variable(key)} is set to {override}, which wins over the file.", err=True)
+            click.echo(f"{config.variable(key)} is set to {_shown(key, override)}, which wins over the file.", err=True)
 
 
 @command.command(name="import-metaflow")
@@ -67,7 +69,7 @@ def import_metaflow(source: str | None, file: str | None) -> None:
         path = Path(file) if file else settings_file.find(Path.cwd()) or Path.cwd() / settings_file.name()
         for key, value in found.settings.items():
             _write(path, key, value)
-            click.echo(f"{path}: {key} = {value}")
+            click.echo(f"{path}: {key} = {_shown(key, value)}")
         for key, why in found.left.items():
             click.echo(f"not taken over: {key}: {why}", err=True)
         if not found.settings:
@@ -87,12 +89,17 @@ def _show(*, as_json: bool, asks_cluster: bool) -> None:
             origins |= {key: where for key in found if getattr(after, key) != getattr(settings, key)}
             settings = after
     if as_json:
-        output.print_json({key: getattr(settings, key) for key in _KEYS})
+        output.print_json({key: _shown(key, getattr(settings, key)) for key in _KEYS})
         return
     for key in _KEYS:
         value = getattr(settings, key)
-        shown = "" if value is None else f"{value}  ({origins.get(key, 'default')})"
+        shown = "" if value is None else f"{_shown(key, value)}  ({origins.get(key, 'default')})"
         click.echo(f"{config.variable(key):36} {shown}".rstrip())
+
+
+def _shown(key: str, value: str | None) -> str | None:
+    """The value of a setting as it may be printed: the URL of a server may have a password."""
+    return urls.shown(value) if value is not None and key in _SERVERS else value
 
 
 def _write(path: Path, key: str, value: str) -> None:
@@ -115,6 +122,10 @@ def _write(path: Path, key: str, value: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.new")
+        temporary.unlink(missing_ok=True)
+        if path.exists():  # it may be readable by its owner alone
+            temporary.touch(0o600)
+            shutil.copymode(path, temporary)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:

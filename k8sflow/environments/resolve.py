@@ -156,7 +156,7 @@ def answers(lock: Lock, requested: Requested, platform: str | None) -> bool:
         is_exact = requested.python is None or requested.python[0].isdigit()
         if is_exact and lock.python != platforms.chosen_python("the packages", requested.python, []):
             return False
-    return _folders(lock.text) in {"", lock.text[lock.text.rfind(FOLDERS) :]}
+    return _has_its_folders(lock)
 
 
 def has_changed(lock: Lock, requested: Requested, folder: Path) -> bool:
@@ -310,9 +310,14 @@ def _inside(path: Path) -> list[tuple[str, int, int]]:
     return found
 
 
+def _has_its_folders(lock: Lock) -> bool:
+    """True if the folders from which a lock's packages are built are as they were, or are not on this machine."""
+    return _folders(lock.text).rstrip("\n") in {"", lock.folders}
+
+
 def _is_current(lock: Lock) -> bool:
     """True if the folders and files of this machine from which a lock's packages are installed are unchanged."""
-    if _folders(lock.text) not in {"", lock.text[lock.text.rfind(FOLDERS) :]}:
+    if not _has_its_folders(lock):
         return False
     for package in lock.packages if "archive" in lock.text else ():
         if package.is_direct and package.wheel is not None and package.wheel.url.startswith("file:"):

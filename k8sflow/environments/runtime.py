@@ -78,16 +78,18 @@ def folder() -> Path:
 @functools.cache
 def _installed() -> _Installed:
     """Reads what is installed, which takes a tenth of a second, or what an earlier run has noted of it."""
-    file = cache.folder("runtime") / f"{_stamp()}.json"
+    stamp = _stamp()
+    file = cache.folder("runtime") / f"{stamp}.json"
     try:
-        known = json.loads(file.read_bytes())
-        if all(map(os.path.exists, known["entries"].values())):
+        known = json.loads(file.read_bytes()) if stamp else {}
+        if known and all(map(os.path.exists, known["entries"].values())):
             return _Installed(tuple(known["constraints"]), known["entries"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     lines = tuple(line for name, line in sorted(_requirements("k8sflow").items()) if name not in _OF_BUCKETS)
     found = _Installed(lines, dict(sorted(_entries())))
-    cache.write(file, json.dumps(vars(found)).encode())
+    if stamp:
+        cache.write(file, json.dumps(vars(found)).encode())
     return found
 
 
@@ -97,12 +99,12 @@ def _name() -> str:
 
 
 def _stamp() -> str:
-    """A name for the state of the folders that packages are installed in: every installation changes them."""
+    """A name for the state of the folders with packages, which each installation changes; empty if it can't be read."""
     folders = [entry for entry in sys.path if os.path.basename(entry) in _PACKAGES]  # noqa: PTH119  a text
     with suppress(OSError):
         times = [(entry, os.stat(entry).st_mtime_ns) for entry in folders if os.path.isdir(entry)]  # noqa: PTH112, PTH116  as above
         return hashlib.sha256(repr((VERSION, k8sflow.__file__, sys.version, times)).encode()).hexdigest()[:32]
-    return "unknown"
+    return ""
 
 
 def _requirements(distribution: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import re
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from k8sflow import bucket_servers, config
+from k8sflow import bucket_servers, config, urls
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError
 from k8sflow.kubernetes.api import KubernetesApi
@@ -58,6 +58,7 @@ async def _check_service(
 
 
 def _finding(key: str, endpoint: str, cause: str) -> Finding:
+    endpoint = urls.shown(endpoint)
     if key.isupper():
         advice = f"Set {key} to an address that pods can reach too."
         return Finding(f"pods can't reach the bucket at {endpoint} (variable {key}).", cause, advice)

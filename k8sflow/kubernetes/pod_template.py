@@ -19,7 +19,7 @@ import yaml
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators.pod_parsers import structure
-from k8sflow.flow.decorators.pod_variables import OF_THE_RUN
+from k8sflow.flow.decorators.pod_variables import KEYS, OF_THE_RUN
 from k8sflow.flow.problems import did_you_mean, reason
 from k8sflow.kubernetes.manifest import Manifest
 
@@ -56,7 +56,7 @@ _OURS = {
     rf"spec/containers/task/env/({'|'.join((*OF_THE_RUN, 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'))})": (
         "It is set by k8sflow"
     ),
-    r"spec/containers/task/env/AWS_SESSION_TOKEN/value": "It would be readable in the Job; refer to a Secret",
+    rf"spec/containers/task/env/({'|'.join(KEYS)})/value": "It would be readable in the Job; refer to a Secret",
     r"spec/containers/task/volumeMounts/(~1opt~1k8sflow|~1k8sflow~1work)": "The runtime and the code are there",
     r"spec/(containers/task|initContainers/k8sflow-runtime)/\$patch": "No task runs without it",
     r"spec/initContainers/k8sflow-runtime/.*": "It copies k8sflow's runtime into the pod",

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8sflow import outages
 from k8sflow.config import Settings
@@ -22,7 +22,6 @@ from k8sflow.runtime.core.actions import RunResult
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.result_cache import ResultCache
 from k8sflow.runtime.core.run_state import OneTask, RunState, State
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.request import code_folder
@@ -31,9 +30,11 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.cached import Keys
 from k8sflow.task.recompile import redeclared
 from k8sflow.task.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.result_cache import ResultCache
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,9 @@ class Session:
         """Takes results of earlier runs; None if no step has ``@cache``."""
         if not self.record.cache:
             return None
+        from k8sflow.runtime.core.result_cache import ResultCache  # noqa: PLC0415  few flows have @cache
+        from k8sflow.task.cached import Keys  # noqa: PLC0415  as above
+
         folder = None if self.definition is None else code_folder(self.definition.flow)
         return ResultCache(Keys(self.record, self.run_store, self.graph), folder)
 

@@ -6,11 +6,11 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from k8sflow.executors.base import Finished, Reached, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.result_cache import Taken
 from k8sflow.runtime.core.retries import Again
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import new_run_id
@@ -19,6 +19,9 @@ from k8sflow.storage.trace import DriverMoment, open_driver_trace
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.result_cache import Taken
 
 _CLOSE_SECONDS = 5.0
 _STREAM = "trace"

@@ -20,6 +20,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from k8sflow import urls
 from k8sflow.access_tokens import KeptToken
 from k8sflow.azure_account import AzureAccount
 from k8sflow.errors import AccessError, ConfigurationError
@@ -89,12 +90,8 @@ class AzureClient:
             raise _invalid(account) from error
         if not self._server.is_plain or parts.query:
             raise _invalid(account)
-        proxies = (f"{self._server.scheme}_proxy", f"{self._server.scheme.upper()}_PROXY")
-        if not parts.path and (found := next(filter(environment.get, proxies), "")):
-            raise ConfigurationError(
-                f"the environment has a proxy ({found}), and k8sflow reaches Azure's storage directly only.",
-                advice=f"Unset {found} for this command.",
-            )
+        if not parts.path:  # an emulator's has the account
+            self._server.refuse_proxy(environment, "Azure's storage")
         self._container = container
         self._path = f"{parts.path}/{quote(container, safe='$')}"
         self._account = account
@@ -270,7 +267,8 @@ class AzureClient:
 
 def _invalid(account: AzureAccount) -> ConfigurationError:
     return ConfigurationError(
-        f"the address of the storage account of Azure is {account.endpoint!r}, which is not the URL of a server.",
+        "the address of the storage account of Azure is "
+        f"{urls.shown(account.endpoint)!r}, which is not the URL of a server.",
         advice="Correct BlobEndpoint in AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_SERVICE_ENDPOINT: "
         "https://ACCOUNT.blob.core.windows.net.",
     )

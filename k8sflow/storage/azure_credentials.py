@@ -133,8 +133,14 @@ def _of_person(program: str, environment: Mapping[str, str]) -> Token:
     except (OSError, subprocess.SubprocessError) as error:
         raise OutageError(f"`az account get-access-token` gives no token: {error}.") from error
     if done.returncode == 0:
-        document = json.loads(done.stdout)
-        return Token(document["accessToken"], float(document["expires_on"]))
+        try:
+            document = json.loads(done.stdout)
+            return Token(document["accessToken"], float(document["expires_on"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AccessError(
+                f"`az account get-access-token` gives no token that can be read: {error!r}.",
+                advice="Install a newer version of Azure's command line.",
+            ) from error
     said = done.stderr.decode("utf-8", "replace").strip()[-300:]
     raise AccessError(f"`az account get-access-token` gives no token: {said}", advice="Run `az login` again.")
 

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from k8sflow import urls
 from k8sflow.access_tokens import KeptToken
 from k8sflow.errors import AccessError, ConfigurationError, K8sflowError
 from k8sflow.google_credentials import find
@@ -83,12 +84,8 @@ class GcsClient:
             raise _invalid(endpoint) from error
         if not self._server.is_plain:
             raise _invalid(endpoint)
-        proxies = (f"{self._server.scheme}_proxy", f"{self._server.scheme.upper()}_PROXY")
-        if endpoint == SERVER_OF_GOOGLE and (found := next(filter(environment.get, proxies), "")):
-            raise ConfigurationError(
-                f"the environment has a proxy ({found}), and k8sflow reaches Google Cloud Storage directly only.",
-                advice=f"Unset {found} for this command.",
-            )
+        if endpoint == SERVER_OF_GOOGLE:
+            self._server.refuse_proxy(environment, "Google Cloud Storage")
         self._bucket = bucket
         self._name = quote(bucket, safe="")
         self._connections = connections
@@ -255,7 +252,8 @@ class GcsClient:
 
 def _invalid(endpoint: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{EMULATOR_OF_GOOGLE} is {endpoint!r}, which is not the address of a server.", advice="Use http://host:port."
+        f"{EMULATOR_OF_GOOGLE} is {urls.shown(endpoint)!r}, which is not the address of a server.",
+        advice="Use http://host:port.",
     )
 
 

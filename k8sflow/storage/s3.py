@@ -392,7 +392,7 @@ class S3Store:
 def _client(bucket: str, endpoint: str | None, region: str | None, options: S3Options, scheme: str) -> StoreClient:
     """The simplest client for a bucket."""
     if scheme != "s3":
-        return clouds.client(scheme, bucket, endpoint or "", S3Store.parallel_reads, options.ca_bundle)
+        return clouds.client(scheme, bucket, endpoint or "", S3Store.parallel_reads, options)
     if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads, os.environ, options):
         return client
     from k8sflow.storage.s3_boto import BotoClient  # noqa: PLC0415  boto3 is loaded where it is needed

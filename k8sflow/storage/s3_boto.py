@@ -130,7 +130,7 @@ class BotoClient:
             Upload(each["Key"], each["UploadId"], now - each["Initiated"].timestamp())
             for each in page.get("Uploads", [])
         ]
-        return found, page["NextKeyMarker"] if page.get("IsTruncated") else None
+        return found, (page.get("NextKeyMarker") or None) if page.get("IsTruncated") else None
 
     def upload_size(self, key: str, upload: str) -> int:
         with _translated():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+from k8sflow.errors import ConfigurationError
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import CONNECT_SECONDS, READ_SECONDS, NoAnswerError, RefusedError
 
@@ -35,6 +36,29 @@ class ConnectionPool:
         weakref.finalize(self, _close_all, self._idle).atexit = False
         self._process = os.getpid()
         self._context: ssl.SSLContext | None = None
+
+    def refuse_proxy(self, environment: Mapping[str, str], what: str) -> None:
+        """Refuses an environment whose proxy these connections would not use.
+
+        Args:
+            environment: The environment.
+            what: The server, for the error.
+
+        Raises:
+            ConfigurationError: It has a proxy for the server.
+        """
+        names = (f"{self.scheme}_proxy", f"{self.scheme.upper()}_PROXY")
+        if not (found := next(filter(environment.get, names), "")):
+            return
+        # Few machines have a proxy.
+        from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # noqa: PLC0415
+
+        excluded = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+        if not proxy_bypass_environment(self.netloc, {"no": excluded}):
+            raise ConfigurationError(
+                f"the environment has a proxy ({found}), and k8sflow only reaches {what} directly.",
+                advice=f"Unset {found} for this command, or name {self.host} in NO_PROXY.",
+            )
 
     def connection(self) -> tuple[http.client.HTTPConnection, bool]:
         """A connection, and whether it was used before.

@@ -182,7 +182,7 @@ class HttpClient:
             key, name, started = (each.findtext(f"{{*}}{tag}") or "" for tag in ("Key", "UploadId", "Initiated"))
             found.append(Upload(key, name, age_of(started, now)))
         is_more = document.findtext("{*}IsTruncated") == "true"
-        return found, document.findtext("{*}NextKeyMarker") if is_more else None
+        return found, (document.findtext("{*}NextKeyMarker") or None) if is_more else None
 
     def upload_size(self, key: str, upload: str) -> int:
         size, marker = 0, "0"

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from k8sflow.errors import AccessError, ConfigurationError
+from k8sflow.errors import AccessError, ConfigurationError, OutageError, StorageError
 from k8sflow.storage import layout
 from k8sflow.storage.condemned import GRACE_SECONDS
 from k8sflow.storage.objects import ObjectStore
@@ -38,8 +38,12 @@ def end_stale_uploads(store: ObjectStore, found: Collected, *, is_dry_run: bool)
     if isinstance(store, S3Store):
         try:
             _end_stale(store, found, is_dry_run=is_dry_run)
-        except (AccessError, ConfigurationError) as error:  # few policies allow it, and few servers lack it
+        except OutageError:
+            raise
+        except AccessError as error:  # few policies allow it
             found.needed["unfinished uploads"] = f"{error.summary} s3:ListBucketMultipartUploads allows to list them"
+        except (ConfigurationError, StorageError) as error:  # some servers lack it
+            found.needed["unfinished uploads"] = f"the server doesn't list them: {error.summary}"
 
 
 def _end_stale(store: S3Store, found: Collected, *, is_dry_run: bool) -> None:

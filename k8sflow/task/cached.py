@@ -321,8 +321,8 @@ def _is_usable(keys: Keys, plan: CachePlan, spec: TaskSpec, entry: CacheEntry) -
         is_young
         and can_follow
         and entry.run != spec.run
-        and has_blobs(keys.run_store.store, keys.record.flow, entry)
         and keys.run_store.store.exists(_origin(keys, entry).task_key(entry.step, entry.task, _COMMIT))
+        and has_blobs(keys.run_store.store, keys.record.flow, entry)
     )
 
 

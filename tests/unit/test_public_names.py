@@ -94,6 +94,15 @@ def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> No
     assert HEAVY & set(done.stdout.split()) <= allowed
 
 
+def test_a_flow_without_cache_loads_nothing_of_it() -> None:
+    done = in_python(
+        "import sys, k8sflow.runtime.session, k8sflow.runtime.commands.drive, k8sflow.task.inside.task_runner\n"
+        "print(*sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert not {"k8sflow.task.cached", "k8sflow.storage.cache_index"} & set(done.stdout.split())
+
+
 def test_help_loads_nothing_that_only_a_run_needs(tmp_path: Path) -> None:
     """It loads neither the records of runs, nor commands that need no flow, nor the parser of settings."""
     file = write_flow(tmp_path, "class F(FlowSpec): pass\n")

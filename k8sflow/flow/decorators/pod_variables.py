@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from k8sflow import azure_account, roots
 from k8sflow.flow.decorators.parsers import SecretValueError
 
 # Every object that holds them could be read by anyone who may list Jobs, and so could the run's record.
 KEYS = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    *("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+    *(azure_account.CONNECTION_STRING, azure_account.KEY, azure_account.SAS),
 )
 # Set in each pod by its Job or its agent.
 _OF_THE_POD = (
@@ -28,6 +29,8 @@ _OF_THE_POD = (
 )
 # Settings by which a task finds its run's bucket and stores its result.
 _SETTINGS = (
+    azure_account.ENDPOINT,
+    roots.EMULATOR_OF_GOOGLE,
     "K8SFLOW_BUCKET",
     "K8SFLOW_COMPRESSION",
     "K8SFLOW_CREDENTIALS",

@@ -17,6 +17,8 @@ _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"
 _LOADS_OF_NAMES = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS"})
 _COPIES = frozenset({"DUP_TOP", "COPY"})
 _IGNORED = frozenset({"CACHE", "EXTENDED_ARG", "PRECALL", "NOP", "RESUME", "PUSH_NULL"})
+# By these, a constant before them is an index, or an argument of a call.
+_USES = ("BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR", "CALL", "LOAD_CONST")
 # By these, code reaches what its names don't say, or other programs.
 DYNAMIC = frozenset({
     "__builtins__", "__closure__", "__code__", "__dict__", "__getattribute__", "__globals__", "__import__",
@@ -130,7 +132,7 @@ def _add(found: CodeFacts, code: CodeType, own: str) -> None:
     """Adds the facts of one code object; ``own`` is the name of the outermost function's first argument."""
     steps = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED]
     for position, each in enumerate(steps):
-        after = steps[position + 1 : position + 4]
+        after = steps[position + 1 : position + 5]
         if each.opname in _ATTRIBUTES:
             name = str(each.argval)
             if each.opname in {"STORE_ATTR", "DELETE_ATTR"}:
@@ -177,10 +179,16 @@ def _is_for_attribute(step: dis.Instruction, own: str, after: list[dis.Instructi
 
 
 def _names_variable(after: list[dis.Instruction]) -> bool:
-    """True if the name of an environment variable follows, as a text."""
-    for each in after:
+    """True if the name of an environment variable follows, as a text that is used as it is, not a part of a name."""
+    for index, each in enumerate(after):
         if each.opname.startswith("LOAD_CONST"):
-            return isinstance(each.argval, str)
+            return isinstance(each.argval, str) and any(map(_is_use, after[index + 1 : index + 2]))
         if each.opname not in {"LOAD_METHOD", "LOAD_ATTR"} or each.argval not in {"get", "getenv", "getenvb"}:
             return False
     return False
+
+
+def _is_use(step: dis.Instruction) -> bool:
+    """True if an instruction after a constant takes it as an index, or it is an argument of a call."""
+    is_item = step.opname == "BINARY_OP" and step.argrepr == "[]"  # since Python 3.14
+    return is_item or step.opname.startswith(_USES)

@@ -162,7 +162,7 @@ def _split(value: Any, reducer: Callable[[Any], Any]) -> Contents:
             function, arguments, *rest = found
             state, items, pairs, setter = (*rest, None, None, None, None)[:4]
             return Contents([function, arguments, state, list(items or ()), _pairs(pairs or ()), setter])
-    except Exception as error:
+    except Exception as error:  # the code of a library, or of the user
         raise HiddenStateError(f"{type(error).__name__}: {error}") from error
 
 

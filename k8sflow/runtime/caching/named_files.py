@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +48,7 @@ class NamedFiles:
     def _existing(self, text: str) -> tuple[Path, ...]:
         if not text or len(text) > _MOST_CHARACTERS or "\n" in text or "\0" in text:
             return ()
-        candidates = {Path(text), self._folder / text}
+        candidates = {Path(os.path.expanduser(text)), self._folder / text}  # noqa: PTH111  Path's raises for unknown users
         return tuple({path.resolve() for path in candidates if self._is_outside(path)})
 
     def _is_outside(self, path: Path) -> bool:

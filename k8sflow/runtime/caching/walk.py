@@ -227,7 +227,9 @@ class Walk:
             return [name, *(self._each(Contents(held), name) if not is_named(function) else ())]
         facts = self._code_facts(function.__code__)
         self._waiting.append((facts, function.__globals__, name))
-        annotations = sorted((key, name_of(each)) for key, each in annotations_of(function).items())
+        if (annotated := annotations_of(function)) is None:
+            self.reach.unclear[f"{name} has annotations that can't be read"] = None
+        annotations = sorted((key, name_of(each)) for key, each in (annotated or {}).items())
         return self._part(f"function {name}", hashed([facts.shape, annotations, *self._each(Contents(held), name)]))
 
     def _code_facts(self, code: types.CodeType) -> CodeFacts:

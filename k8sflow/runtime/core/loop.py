@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import AccessError, K8sflowError, LoginEndedError, RunCancelledError, StorageError, SupersededError
@@ -39,7 +40,6 @@ from k8sflow.runtime.core.actions import (
 from k8sflow.runtime.core.clock import Clock, RealClock
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.result_cache import ResultCache
 from k8sflow.runtime.core.run_state import State
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
@@ -48,6 +48,9 @@ from k8sflow.task.catch_commit import commit_caught
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import write_outcome
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.result_cache import ResultCache
 
 # No wait is longer, so that no clock and no queue is asked for more than it can count.
 _LONGEST_WAIT_SECONDS = 3600.0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from k8sflow.executors.base import TaskEvent
 from k8sflow.flow.decorators.policy import Catch
-from k8sflow.runtime.core.result_cache import Taken
 from k8sflow.runtime.core.retries import Again
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.result_cache import Taken
 
 
 class Observer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -15,7 +15,6 @@ from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.result_cache import Taken
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.output_lines import OutputLines, brief, prefixed, settled
 from k8sflow.runtime.progress.silent import Silent
@@ -24,6 +23,9 @@ from k8sflow.storage.usage import Usage
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.units import duration, rough_age, size
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.result_cache import Taken
 
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 # More of one task would be unreadable while it runs; all of it is in the log.

@@ -20,7 +20,6 @@ from k8sflow.storage.records import Commit, KeptRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.storage.zstd import check_installed
 from k8sflow.task import moments
-from k8sflow.task.cached import Keys, Result
 from k8sflow.task.environments import explained
 from k8sflow.task.failure import failure, said
 from k8sflow.task.inherited import Inherited, inherited_by
@@ -30,7 +29,6 @@ from k8sflow.task.inside.cards import Cards, cards_of
 from k8sflow.task.inside.current_facts import current_facts
 from k8sflow.task.inside.gang import environment_set
 from k8sflow.task.inside.inputs import Inputs
-from k8sflow.task.inside.kept_result import keep_result
 from k8sflow.task.inside.measure import usage_so_far
 from k8sflow.task.inside.task_context import Context
 from k8sflow.task.inside.time_limit import limited
@@ -158,6 +156,9 @@ class TaskRunner:
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
         moments.note("committed")
         if (plan := self.record.cache.get(spec.name.step)) is not None and self.folder == RUNS:
+            from k8sflow.task.cached import Keys, Result  # noqa: PLC0415  few steps have @cache
+            from k8sflow.task.inside.kept_result import keep_result  # noqa: PLC0415  as above
+
             keys = Keys(self.record, self.run_store, self.definition.graph)
             keep_result(self.definition.flow, keys, plan, spec, Result(inherited, commit, context.left))
         return TaskResult(Outcome.SUCCEEDED, transition)

@@ -90,3 +90,27 @@ def test_shells_are_given_what_they_need() -> None:
     )
     assert "plain,logs" in done.stdout
     assert set(json.loads(CliRunner().invoke(main, ["version", "--json"]).stdout)) == {"version"}
+
+
+def test_passwords_in_urls_are_not_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K8SFLOW_S3_PROXY", "http://user:sekret@proxy:3128")
+    monkeypatch.setenv("K8SFLOW_ENDPOINT", "http://u:sekret@host:9000")
+    for done in (_call(), _call("show", "--json"), _call("set", "s3_proxy", "http://user:sekret@other:3128")):
+        assert done.exit_code == 0, done.output
+        assert "sekret" not in done.output
+        assert "://***@" in done.output
+    monkeypatch.setenv("K8SFLOW_S3_PROXY", "ftp://user:sekret@proxy")
+    assert "sekret" not in _call().output
+    assert config.load(folder, {}).s3_proxy == "http://user:sekret@other:3128"
+
+
+def test_a_file_keeps_its_mode(folder: Path) -> None:
+    (folder / "k8sflow.toml").touch(0o600)
+    assert _call("set", "bucket", "b").exit_code == 0
+    assert (folder / "k8sflow.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_kind_of_store_is_not_where_the_root_comes_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K8SFLOW_DATASTORE", "local")
+    monkeypatch.setenv("K8SFLOW_ROOT", "/elsewhere")
+    assert "/elsewhere  (K8SFLOW_ROOT)" in _call().stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from k8sflow.runtime.namespace_settings import ACCEPTED
 from tests.cluster import programs
 from tests.cluster.places import CHECKOUT, Places
 
@@ -93,3 +95,8 @@ def test_a_mistake_is_explained(helm: Path, values: tuple[str, ...], said: str):
     done = render(helm, *values)
     assert done.returncode != 0
     assert any(each in done.stderr for each in said.split("|")), done.stderr
+
+
+def test_the_settings_of_the_chart_are_those_that_a_namespace_may_have() -> None:
+    schema = json.loads((CHECKOUT / "charts" / "k8sflow" / "values.schema.json").read_text())
+    assert schema["properties"]["settings"]["propertyNames"]["enum"] == sorted(ACCEPTED)

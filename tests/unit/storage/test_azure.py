@@ -20,6 +20,7 @@ import pytest
 
 from k8sflow.azure_account import ENDPOINT, SAS, AzureAccount, account_of
 from k8sflow.errors import AccessError, BucketNotFoundError, ConfigurationError, OutageError
+from k8sflow.s3_options import S3Options
 from k8sflow.storage import s3
 from k8sflow.storage.azure import AzureClient
 from k8sflow.storage.open_store import open_store
@@ -304,3 +305,43 @@ def test_a_proxy_is_not_ignored() -> None:
     account = AzureAccount("acc", "https://acc.blob.core.windows.net", "AAAA")
     with pytest.raises(ConfigurationError, match=r"a proxy \(https_proxy\)"):
         AzureClient("c", account, 1, {"https_proxy": "http://proxy:3128"})
+
+
+def test_a_server_that_no_proxy_is_used_for_is_reached_directly() -> None:
+    account = AzureAccount("acc", "https://acc.blob.core.windows.net", "AAAA")
+    environment = {"https_proxy": "http://proxy:3128", "no_proxy": "localhost,.core.windows.net"}
+    AzureClient("c", account, 1, environment).close()
+
+
+def test_an_address_is_shown_without_its_signature() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        AzureClient("c", AzureAccount("acc", "https://acc.blob.core.windows.net/?sv=1&sig=sekret"), 1, {})
+    assert "sekret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", ["no JSON", '{"accessToken": "mine", "expiresOn": "2026-01-01 10:00:00.000000"}'])
+def test_an_old_command_line_of_azure_is_an_error(
+    client: Callable[..., AzureClient], az: dict[str, str], tmp_path: Path, answer: str
+) -> None:
+    program = tmp_path / "bin" / "az"
+    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    with pytest.raises(AccessError, match="gives no token that can be read"):
+        client(**az).page("a/")
+
+
+def test_settings_that_only_s3_has_are_refused(azure_store: S3Store) -> None:
+    with pytest.raises(ConfigurationError, match="s3_anonymous only applies to buckets of S3"):
+        S3Store(azure_store.url, options=S3Options(anonymous=True)).check()
+
+
+def test_a_connection_string_without_an_endpoint_leaves_it_to_the_variable() -> None:
+    """The key and the signature are those of the connection string in any case."""
+    found = account_of(
+        {
+            "AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=AAAA",
+            "AZURE_STORAGE_SERVICE_ENDPOINT": "https://other.example",
+            "AZURE_STORAGE_KEY": "BBBB",
+            "AZURE_STORAGE_SAS_TOKEN": "sig=x",
+        }
+    )
+    assert (found.name, found.endpoint, found.key, found.sas) == ("a", "https://other.example", "AAAA", "")

@@ -574,6 +574,20 @@ def test_a_policy_may_forbid_to_list_uploads(bucket: Aged, monkeypatch: pytest.M
 
 
 @pytest.mark.s3
+@pytest.mark.parametrize(("code", "status"), [("MethodNotAllowed", 405), ("NotImplemented", 501)])
+def test_a_server_may_not_list_uploads(bucket: Aged, monkeypatch: pytest.MonkeyPatch, code: str, status: int) -> None:
+    bucket.run("old", [_large("a")])
+
+    def unknown(*_: object) -> object:
+        raise RefusedError(code, status, "")
+
+    monkeypatch.setattr(type(bucket.store._client), "uploads", unknown)  # type: ignore[attr-defined]
+    found = bucket.collect("old")
+    assert list(found.runs) == ["F/old"]
+    assert found.needed["unfinished uploads"].startswith("the server doesn't list them")
+
+
+@pytest.mark.s3
 def test_uploads_are_listed_in_pages(bucket: Aged, monkeypatch: pytest.MonkeyPatch) -> None:
     client = bucket.store._client  # type: ignore[attr-defined]
     keys = [f"p/{blob_key('F', f'{number:064x}')}" for number in range(1003)]

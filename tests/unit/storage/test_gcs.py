@@ -214,9 +214,14 @@ def test_a_service_account_signs_with_the_servers_time_where_the_clocks_differ(
 ) -> None:
     file, key = _key_of_service_account(google, tmp_path)
     google.ahead = 3600
-    google.accepts = lambda sent: abs(_claims(sent, key)["iat"] - time.time() - 3600) < 600
-    client(GOOGLE_APPLICATION_CREDENTIALS=str(file)).page("a/")
+    google.accepts = lambda sent: abs(_claims(sent, key)["iat"] - time.time() - google.ahead) < 600
+    google.expires_in = 60  # so each request needs a new token
+    found = client(GOOGLE_APPLICATION_CREDENTIALS=str(file))
+    found.page("a/")
     assert len(google.issued) == 1
+    google.ahead = 0  # this machine's clock was set meanwhile
+    found.page("a/")
+    assert len(google.issued) == 2
 
 
 def test_a_token_is_replaced_before_it_ends(google: Google, client: Callable[..., GcsClient]) -> None:

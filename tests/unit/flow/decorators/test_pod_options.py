@@ -45,6 +45,11 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"image": "team/App:1"}, "'App' has upper-case letters"),
         ({"image_volumes": {"Models:1": "/models"}}, "'Models' has upper-case letters"),
         ({"env": {"K8SFLOW_BUCKET": "other"}}, "K8SFLOW_BUCKET is a setting"),
+        ({"env": {"STORAGE_EMULATOR_HOST": "elsewhere:1"}}, "STORAGE_EMULATOR_HOST is a setting"),
+        (
+            {"env": {"AZURE_STORAGE_SERVICE_ENDPOINT": "https://elsewhere"}},
+            "AZURE_STORAGE_SERVICE_ENDPOINT is a setting",
+        ),
         ({"env": {"K8SFLOW_CPUS": "8"}}, "K8SFLOW_CPUS is set by k8sflow in each pod"),
         ({"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "env=…: AWS_SECRET_ACCESS_KEY would be readable in the Job"),
         ({"labels": {"a b": "x"}}, "labels={'a b': 'x'}: the key 'a b' has to be 1 to 63 letters"),

@@ -236,6 +236,47 @@ def test_the_names_that_the_step_may_read_are_known(folder: Path) -> None:
     assert plans(folder, files)["work"].reads is None
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        'os.environ["MODEL_" + n]',
+        'os.environ[f"MODEL_{n}"]',
+        'os.getenv("MODEL_" + n)',
+        'os.environ.get("MODEL_%s" % n)',
+        'os.environ["MODEL_{}".format(n)]',
+        'os.environ.get("MODEL_" + n, "default")',
+    ],
+)
+def test_a_variable_whose_name_is_put_together_counts(folder: Path, read: str) -> None:
+    """Its name is not in the code, so all variables are in the key."""
+    files = {**FILES, "flow.py": FLOW.replace('os.environ.get("ATTACKED")', f'[n for n in "A" if {read}]')}
+    assert parts(folder, files, {"MODEL_A": "1"}) != parts(folder, files, {"MODEL_A": "2"})
+
+
+@pytest.mark.parametrize(
+    "read", ['os.environ["M_A"]', 'os.environ.get("M_A")', 'os.environ.get("M_A", "d")', 'os.getenv("M_A", "d")']
+)
+def test_other_variables_do_not_count_where_names_are_written(folder: Path, read: str) -> None:
+    files = {**FILES, "flow.py": FLOW.replace('os.environ.get("ATTACKED")', read)}
+    assert parts(folder, files, {"M_A": "1", "X": "1"}) == parts(folder, files, {"M_A": "1", "X": "2"})
+    assert parts(folder, files, {"M_A": "1"}) != parts(folder, files, {"M_A": "2"})
+
+
+def test_a_file_in_the_home_folder_counts(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    files = {
+        **FILES,
+        "flow.py": FLOW.replace('os.environ.get("ATTACKED")', 'open(os.path.expanduser("~/p.txt")).read()'),
+    }
+    found = []
+    for text in ("one", "two"):
+        (home / "p.txt").write_text(text)
+        found.append(parts(folder, files))
+    assert found[0] != found[1]
+
+
 def test_version_and_environment_are_parts_of_the_key(folder: Path) -> None:
     """As are options of ``@environment``."""
     before = parts(folder, FILES)
