@@ -115,6 +115,7 @@ def test_a_whole_pod_template_object_is_read(template: Any) -> None:
         ("spec: {containers: [{name: task, command: [sh]}]}", r"spec.containers.task.command"),
         ("spec: {containers: [{name: task, env: [{name: K8SFLOW_POD, value: x}]}]}", r"set by k8sflow"),
         ("spec: {containers: [{name: task, env: [{name: AWS_SECRET_ACCESS_KEY, value: x}]}]}", r"set by k8sflow"),
+        ("spec: {containers: [{name: task, env: [{name: AZURE_STORAGE_KEY, value: x}]}]}", r"readable in the Job"),
         ("spec: {containers: [{name: task, volumeMounts: [{name: x, mountPath: /opt/k8sflow}]}]}", r"runtime"),
         ("spec: {containers: [{name: task, $patch: delete}]}", r"No task runs without it"),
         ("spec: {initContainers: [{name: k8sflow-runtime, image: x}]}", r"copies k8sflow's runtime"),
