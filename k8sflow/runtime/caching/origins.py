@@ -39,12 +39,13 @@ def name_in_library(value: object) -> str | None:
     return None
 
 
-def annotations_of(function: types.FunctionType) -> dict[str, Any] | None:
-    """The annotations of a function; None if they can't be found out."""
+def annotations_of(function: types.FunctionType, unclear: dict[str, None]) -> dict[str, Any]:
+    """The annotations of a function; if they can't be read, ``unclear`` gets a sentence that says so."""
     try:
         return dict(function.__annotations__)
     except Exception:  # noqa: BLE001  since Python 3.14 it runs code, with names that may not exist
-        return None
+        unclear[f"{function.__qualname__} has annotations that can't be read"] = None
+        return {}
 
 
 def name_of(annotation: object) -> str:

@@ -227,9 +227,7 @@ class Walk:
             return [name, *(self._each(Contents(held), name) if not is_named(function) else ())]
         facts = self._code_facts(function.__code__)
         self._waiting.append((facts, function.__globals__, name))
-        if (annotated := annotations_of(function)) is None:
-            self.reach.unclear[f"{name} has annotations that can't be read"] = None
-        annotations = sorted((key, name_of(each)) for key, each in (annotated or {}).items())
+        annotations = sorted((key, name_of(each)) for key, each in annotations_of(function, self.reach.unclear).items())
         return self._part(f"function {name}", hashed([facts.shape, annotations, *self._each(Contents(held), name)]))
 
     def _code_facts(self, code: types.CodeType) -> CodeFacts:
